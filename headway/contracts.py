@@ -1,0 +1,149 @@
+"""Event contracts and the domain that owns them.
+
+A contract is one event type with one typed body. A domain is the events and feature views several products share
+(``domains/<name>/``); the lake's ``events`` table, the JSON Schemas and the enriched stream are derived from it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import NoneType, UnionType
+from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from headway.errors import ContractViolation
+from headway.features.definitions import FeatureView
+
+ColumnType = Literal["string", "int64", "float64", "timestamp"]
+_COLUMN_TYPES: dict[type, ColumnType] = {str: "string", int: "int64", float: "float64", datetime: "timestamp"}
+
+
+class Reference(Protocol):
+    """Static reference data that enriches events; changes only with its ``version``."""
+
+    @property
+    def version(self) -> str:
+        """Hash of the reference data; every enriched event names it."""
+        ...
+
+    def enrich(self, body: msgspec.Struct) -> dict[str, Any]:
+        """Return the enrichment columns of one body.
+
+        Raises:
+            InputRejected: the body names something the reference does not know (for example an airport).
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """One event type: its body, its producer, and how late it may come (S6)."""
+
+    event_type: str
+    body: type[msgspec.Struct]
+    description: str
+    owner: str
+    lateness: timedelta = timedelta(hours=2)
+
+    @property
+    def columns(self) -> dict[str, ColumnType]:
+        """Body fields and their column types, in declaration order."""
+        return struct_columns(self.body)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """Event contracts, enrichment and feature views that products share.
+
+    Attributes:
+        source: CloudEvents ``source`` of its producer; (source, id) is an event's identity (S12).
+        enrichment: columns the reference adds to the body, same for all types; null where they do not apply.
+        load_reference: reads the reference data; called by composition roots, never at import.
+    """
+
+    name: str
+    source: str
+    contracts: tuple[Contract, ...]
+    enrichment: Mapping[str, ColumnType]
+    views: tuple[FeatureView, ...]
+    load_reference: Callable[[], Reference]
+
+    def __post_init__(self) -> None:
+        types = [c.event_type for c in self.contracts]
+        if len(set(types)) != len(types):
+            raise ContractViolation(f"domain {self.name}: event type declared twice in {types}")
+        qualified = [v.qualified for v in self.views]
+        if len(set(qualified)) != len(qualified):
+            raise ContractViolation(f"domain {self.name}: view version declared twice in {qualified} (S19)")
+        columns = self.columns
+        for view in self.views:
+            contract = self.contract(view.source)
+            missing = [f for f in (*view.keys, *view.fields) if f not in contract.columns and f not in self.enrichment]
+            if missing:
+                raise ContractViolation(
+                    f"view {view.name}: {view.source} has no field {missing} (found: {sorted(columns)})"
+                )
+            if view.lateness != contract.lateness:
+                raise ContractViolation(
+                    f"view {view.name}: lateness {view.lateness} differs from {view.source}'s {contract.lateness}"
+                )
+
+    def contract(self, event_type: str) -> Contract:
+        """Return the contract of an event type.
+
+        Raises:
+            ContractViolation: the domain has no such type; lists what it has.
+        """
+        for contract in self.contracts:
+            if contract.event_type == event_type:
+                return contract
+        raise ContractViolation(
+            f"domain {self.name}: no event type {event_type!r} (found: {[c.event_type for c in self.contracts]})"
+        )
+
+    def view(self, qualified: str) -> FeatureView:
+        """Return a view by qualified name such as ``origin_delay.v1``.
+
+        Raises:
+            ContractViolation: the domain has no such view; lists what it has.
+        """
+        for view in self.views:
+            if view.qualified == qualified:
+                return view
+        raise ContractViolation(
+            f"domain {self.name}: no view {qualified!r} (found: {[v.qualified for v in self.views]})"
+        )
+
+    @property
+    def columns(self) -> dict[str, ColumnType]:
+        """Union of all body columns and the enrichment; one name has one type across the domain."""
+        union: dict[str, ColumnType] = {}
+        for owner, columns in [(c.event_type, c.columns) for c in self.contracts] + [
+            ("enrichment", dict(self.enrichment))
+        ]:
+            for name, kind in columns.items():
+                if union.setdefault(name, kind) != kind:
+                    raise ContractViolation(
+                        f"domain {self.name}: {name} is {union[name]} elsewhere but {kind} in {owner}"
+                    )
+        return union
+
+
+def struct_columns(struct: type[msgspec.Struct]) -> dict[str, ColumnType]:
+    """Return a Struct's fields as column types.
+
+    Raises:
+        ContractViolation: a field is not str, int, float or datetime (optionally None).
+    """
+    hints = get_type_hints(struct)
+    return {name: _column_type(struct.__name__, name, hints[name]) for name in struct.__struct_fields__}
+
+
+def _column_type(owner: str, name: str, hint: Any) -> ColumnType:  # Any: an annotation as found at run time
+    members = [m for m in get_args(hint) if m is not NoneType] if get_origin(hint) in (Union, UnionType) else [hint]
+    if len(members) != 1 or members[0] not in _COLUMN_TYPES:
+        raise ContractViolation(
+            f"{owner}.{name}: got {hint}, wanted str, int, float or datetime, or one of them | None"
+        )
+    return _COLUMN_TYPES[members[0]]

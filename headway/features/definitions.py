@@ -1,0 +1,164 @@
+"""What a feature view is, validated when it is written down, with one meaning for every engine (SEMANTICS S1-S10).
+
+A view belongs to a domain and is shared by products (S19). Its hash covers everything that changes a value; the same
+name and version with another hash is an error when definitions load.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from headway.clock import DAY_US, HOUR_US, MINUTE_US, duration_us
+from headway.errors import ContractViolation
+
+Function = Literal["count", "sum", "mean", "min", "max", "last", "last_at", "last_ever"]
+Dtype = Literal["int64", "float64"]
+
+_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+DEFAULT_HOP = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregate:
+    """One number over a trailing window of one entity's events.
+
+    ``count`` without a field counts events, with a field counts its non-null values; ``last_at`` is the event time in
+    microseconds of the newest event (or newest non-null ``field``) inside the window; ``last_ever`` has no window.
+    """
+
+    function: Function
+    field: str | None = None
+    window: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        if (self.window is None) != (self.function == "last_ever"):
+            raise ContractViolation(f"aggregate {self.function}({self.field}): only last_ever has no window")
+        if self.field is None and self.function not in ("count", "last_at"):
+            raise ContractViolation(f"aggregate {self.function}: name the field it reads")
+
+    @property
+    def window_us(self) -> int:
+        """The window in microseconds; only for aggregates that have one."""
+        if self.window is None:
+            raise ContractViolation(f"{self.name} has no window")
+        return duration_us(self.window)
+
+    @property
+    def name(self) -> str:
+        """The feature's name inside its view, e.g. ``mean_dep_delay_min_1h``."""
+        parts = [self.function, self.field, _short(self.window) if self.window else None]
+        return "_".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureView:
+    """Trailing-window features of one entity, fed by one event type.
+
+    Attributes:
+        keys: event fields that name the entity; an event where any is null does not touch the view.
+        source: event type that feeds it.
+        fields: event fields it reads, with their type. Under sum and mean only int64, so that engines agree bit for
+            bit (S9); floats may be last, min or max.
+        hop: windows start at multiples of it on the UTC epoch (S1).
+        max_lag: a served value is ``stale`` when T - watermark(view) exceeds it (S10).
+        lateness: how late, against its partition's ticks, an event may be and still correct rows (S6).
+    """
+
+    name: str
+    version: int
+    keys: tuple[str, ...]
+    source: str
+    fields: Mapping[str, Dtype]
+    aggregates: tuple[Aggregate, ...]
+    owner: str
+    description: str
+    hop: timedelta = DEFAULT_HOP
+    max_lag: timedelta = timedelta(minutes=15)
+    lateness: timedelta = timedelta(hours=2)
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name):
+            raise ContractViolation(f"feature view {self.name!r}: wanted a name like origin_delay (a-z, 0-9, _)")
+        if self.version < 1 or not self.keys or not self.aggregates:
+            raise ContractViolation(f"feature view {self.name}: wanted version >= 1, keys and aggregates")
+        names = [a.name for a in self.aggregates]
+        if len(set(names)) != len(names):
+            raise ContractViolation(f"feature view {self.name}: aggregate named twice in {names}")
+        for aggregate in self.aggregates:
+            self._check(aggregate)
+
+    def _check(self, aggregate: Aggregate) -> None:
+        where = f"feature view {self.name}, {aggregate.name}"
+        if aggregate.field is not None and aggregate.field not in self.fields:
+            raise ContractViolation(
+                f"{where}: field {aggregate.field!r} is not declared (found: {sorted(self.fields)})"
+            )
+        if aggregate.function in ("sum", "mean") and self.fields[str(aggregate.field)] != "int64":
+            raise ContractViolation(f"{where}: sum and mean need an int64 field in a declared unit (S9)")
+        if aggregate.window is not None and aggregate.window_us % self.hop_us:
+            raise ContractViolation(f"{where}: window is not a multiple of the hop {self.hop}")
+
+    @property
+    def qualified(self) -> str:
+        """Name with version as topics and tables carry it, e.g. ``origin_delay.v1`` (S20)."""
+        return f"{self.name}.v{self.version}"
+
+    @property
+    def hop_us(self) -> int:
+        """The hop in microseconds."""
+        return duration_us(self.hop)
+
+    @property
+    def lateness_us(self) -> int:
+        """The allowed lateness in microseconds."""
+        return duration_us(self.lateness)
+
+    @property
+    def max_window_us(self) -> int:
+        """The widest window in microseconds; 0 when there are only ``last_ever`` aggregates."""
+        return max((a.window_us for a in self.aggregates if a.window is not None), default=0)
+
+    @property
+    def windows_us(self) -> tuple[int, ...]:
+        """The distinct windows in microseconds, ascending."""
+        return tuple(sorted({a.window_us for a in self.aggregates if a.window is not None}))
+
+    @property
+    def columns(self) -> dict[str, Dtype]:
+        """Feature names and types, in declaration order."""
+        return {a.name: self.dtype(a) for a in self.aggregates}
+
+    def dtype(self, aggregate: Aggregate) -> Dtype:
+        """Return the type of one aggregate's values."""
+        if aggregate.function in ("count", "last_at", "sum"):
+            return "int64"
+        if aggregate.function == "mean":
+            return "float64"
+        return self.fields[str(aggregate.field)]
+
+    @property
+    def digest(self) -> str:
+        """First 16 hex of SHA-256 over everything that changes a value."""
+        meaning = {
+            "name": self.name,
+            "version": self.version,
+            "keys": self.keys,
+            "source": self.source,
+            "fields": dict(sorted(self.fields.items())),
+            "aggregates": [a.name for a in self.aggregates],
+            "hop_us": self.hop_us,
+            "lateness_us": self.lateness_us,
+        }
+        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _short(duration: timedelta) -> str:
+    total = duration_us(duration)
+    for unit, name in ((DAY_US, "d"), (HOUR_US, "h"), (MINUTE_US, "m")):
+        if total % unit == 0 and total >= unit and not (name == "d" and total == DAY_US):
+            return f"{total // unit}{name}"
+    raise ContractViolation(f"window {duration}: wanted whole minutes")
