@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type
 
 import msgspec
 
+from headway.clock import duration_us
 from headway.errors import ContractViolation
 from headway.features.definitions import FeatureView
 
@@ -45,6 +46,11 @@ class Contract:
     description: str
     owner: str
     lateness: timedelta = timedelta(hours=2)
+
+    @property
+    def lateness_us(self) -> int:
+        """The allowed lateness in microseconds."""
+        return duration_us(self.lateness)
 
     @property
     def columns(self) -> dict[str, ColumnType]:

@@ -1,0 +1,79 @@
+"""The lake's table of a view's changelog: one row per (entity, instant, revision), streamed or backfilled.
+
+Feast reads it as it is: ``event_timestamp`` is its time, ``created_timestamp`` a monotone function of the revision, so
+that its join takes the last of equal instants (SEMANTICS S4).
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from headway.clock import from_us
+from headway.features.definitions import FeatureView
+from headway.features.wire import decode_row
+from headway.lake import INSTANT, LakeTable, as_table
+from headway.ports import Message
+from headway.ticks import is_watermark
+
+_DTYPES = {"int64": pl.Int64(), "float64": pl.Float64()}
+
+
+def changelog_table(view: FeatureView) -> LakeTable:
+    """Return the table of a view: keys, instants, revision, one column per feature, and where the row came from."""
+    features = {name: _DTYPES[dtype] for name, dtype in view.columns.items()}
+    return LakeTable(
+        name=f"features.{view.qualified}",
+        columns={
+            **dict.fromkeys(view.keys, pl.String()),
+            "event_timestamp": INSTANT,
+            "created_timestamp": INSTANT,
+            "revision": pl.Int64(),
+            "known_at": INSTANT,
+            **features,
+            "source": pl.String(),
+            "month": pl.String(),
+            "topic": pl.String(),
+            "partition": pl.Int64(),
+            "offset": pl.Int64(),
+        },
+        partition_by=("month",),
+        required=(*view.keys, "event_timestamp", "created_timestamp", "revision", "month"),
+    )
+
+
+def backfilled_rows(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of ``offline.changelog`` in the table's columns; transport columns are null."""
+    return _fitted(view, rows)
+
+
+def streamed_changelog(view: FeatureView, messages: Sequence[Message]) -> pl.DataFrame:
+    """Return the rows in records of the view's changelog topic, in order; watermarks are left out."""
+    schema = {
+        **dict.fromkeys(view.keys, pl.String()),
+        "event_timestamp": INSTANT,
+        "revision": pl.Int64(),
+        "known_at": INSTANT,
+        **{name: _DTYPES[dtype] for name, dtype in view.columns.items()},
+        "topic": pl.String(),
+        "partition": pl.Int64(),
+        "offset": pl.Int64(),
+    }
+    rows = []
+    for message in messages:
+        if is_watermark(message):
+            continue
+        row = decode_row(message.value or b"")
+        known_at = None if row.known_at_us is None else from_us(row.known_at_us)
+        values = [row.values[name] for name in view.columns]
+        place = (message.topic, message.partition, message.offset)
+        rows.append((*row.key, from_us(row.event_time_us), row.revision, known_at, *values, *place))
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    return _fitted(view, frame.with_columns(source=pl.lit("stream")))
+
+
+def _fitted(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
+    instants = rows.with_columns(
+        created_timestamp=pl.col("revision").cast(INSTANT),
+        month=pl.col("event_timestamp").dt.strftime("%Y-%m"),
+    )
+    return as_table(instants, changelog_table(view))

@@ -1,0 +1,161 @@
+"""What the core asks of the outside world, as protocols; `headway.adapters` holds the answers.
+
+A port names behaviour, never a vendor. Each has one contract suite that runs against the in-memory adapter
+and the real one.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+class Position(NamedTuple):
+    """Where a record was written: it can be read there from now on."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record as read from a log. ``value`` None is a tombstone; ``timestamp_ms`` is when it was produced (Unix)."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record to write. Without ``partition`` the key decides, by `headway.topics.partition_of`.
+
+    Carries no timestamp on purpose: retention counts from it, and a replayed event of 2013 would be deleted
+    the moment it is written. Event time travels in headers and body.
+    """
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int | None = None
+
+
+# Called from inside `EventLog.poll` and `EventLog.close`, never from another thread.
+PartitionCallback = Callable[[Sequence[TopicPartition]], None]
+
+
+class EventLog(Protocol):
+    """One stream job's view of the log: a member of a consumer group that answers in transactions.
+
+    Not for use from two threads. Construction takes the group, the topics and two `PartitionCallback`s:
+    ``on_assign`` runs before the first message of a new partition is returned (restore state there),
+    ``on_revoke`` when partitions are gone (drop state; nothing may be committed for them any more).
+    """
+
+    def poll(self, limit: int, timeout_s: float) -> list[Message]:
+        """Up to ``limit`` committed messages, in order per partition; empty when none came within ``timeout_s``.
+
+        Returns as soon as there is something.
+
+        Raises:
+            TransientFailure: the log is not reachable or not ready; poll again.
+            PermanentFailure: this instance cannot go on; restart the process.
+        """
+
+    def commit(self, inputs: Sequence[Message], outputs: Sequence[Record]) -> None:
+        """Write ``outputs`` and mark ``inputs`` as done, both or neither.
+
+        ``inputs`` must hold whole prefixes: everything polled per partition since the last commit, up to some message.
+
+        Raises:
+            TransientFailure: the log has been rewound to what is committed; drop everything computed since the
+                last commit, restored state included, and poll again. The outcome of this very commit may be either:
+                the messages polled next tell.
+        """
+
+    def rewind(self) -> None:
+        """Make the next poll start after the last commit, as if nothing had been polled since."""
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        """Partitions this instance owns now; empty for an instance beyond the number of partitions."""
+
+    def close(self) -> None:
+        """Leave the group at once. What was polled and not committed goes to another instance."""
+
+
+class Publisher(Protocol):
+    """Writes records outside any transaction; acknowledged means replicated as the topic demands."""
+
+    def publish(self, records: Sequence[Record]) -> None:
+        """Write all records and return when each is acknowledged.
+
+        Raises:
+            TransientFailure: names the first record that was not acknowledged in time; it, and others, may still
+                have been written.
+            PermanentFailure: the log refuses the record for what it is (too large, for one).
+        """
+
+    def publish_async(self, record: Record) -> "asyncio.Future[Position]":
+        """A future of the running loop: the position once acknowledged, or the failure `publish` would raise."""
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until everything handed over is acknowledged or failed.
+
+        Raises:
+            TransientFailure: something is still under way after ``timeout_s``.
+        """
+
+    def close(self) -> None:
+        """Flush as far as possible and stop."""
+
+
+class LogReader(Protocol):
+    """Reads what is committed, belonging to no group: for ledgers, parity, state restore and tests."""
+
+    def read(self, topic: str, *, partitions: Collection[int] | None = None) -> Iterator[Message]:
+        """Every committed message up to the end as it is when the call is made; order holds within a partition.
+
+        Waits for transactions that are open at that end. Offsets have gaps: markers and aborted records take some.
+
+        Raises:
+            TransientFailure: the end was not reached in time.
+            PermanentFailure: there is no such topic or partition.
+        """
+
+    def read_compacted(self, topic: str, partition: int) -> list[Message]:
+        """The newest message of every key that is not deleted, in offset order, whether or not compaction has run."""
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+def next_offsets(inputs: Iterable[Message]) -> dict[TopicPartition, int]:
+    """The offset to read next per partition once ``inputs`` are done."""
+    offsets: dict[TopicPartition, int] = {}
+    for message in inputs:
+        where = TopicPartition(message.topic, message.partition)
+        offsets[where] = max(offsets.get(where, 0), message.offset + 1)
+    return offsets
+
+
+def newest_by_key(messages: Iterable[Message]) -> list[Message]:
+    """The last message of every key that is not a tombstone, in offset order: what compaction will leave."""
+    newest: dict[bytes | None, Message] = {}
+    for message in messages:
+        newest.pop(message.key, None)
+        if message.value is not None:
+            newest[message.key] = message
+    return list(newest.values())

@@ -1,0 +1,120 @@
+"""Where things are: the state folder, the ports, and the addresses of the services, each overridable by environment.
+
+`Settings()` reads ``HEADWAY_*`` when it is called, not before: ``HEADWAY_STATE``, ``HEADWAY_PORT_BASE``,
+``HEADWAY_PORTS__KAFKA``, ``HEADWAY_KAFKA_BOOTSTRAP`` and so on. The defaults are the one-machine stack; production sets
+the addresses. Importing this costs 0.3 s (pydantic-settings), so the command line does it only when a verb needs it.
+"""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK = "127.0.0.1"
+PORT_BASE = 18_000
+PORT_BLOCK = 100
+
+# A unix socket's path has 107 bytes at most, and Ray adds 65 of its own below the folder it is given.
+_LONGEST_SOCKET_FOLDER = 35
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+def project_root() -> Path:
+    """Folder that holds the checkout, whatever the working directory is."""
+    return Path(__file__).resolve().parent.parent
+
+
+def default_state() -> Path:
+    """``.headway`` in the checkout; without a checkout (an installed package), the user's own state folder."""
+    root = project_root()
+    if (root / "pyproject.toml").is_file():
+        return root / ".headway"
+    return Path.home() / ".local" / "state" / "headway"
+
+
+class Ports(BaseModel):
+    """One block of a hundred ports on loopback. A row of several (``_first``) says how many beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    load_balancer: Port = Field(default=18_000, description="the one door: REST APIs, intake, documentation")
+    load_balancer_grpc: Port = Field(default=18_001, description="the same door for gRPC")
+    load_balancer_metrics: Port = Field(default=18_002, description="HAProxy's metrics; its admin end is a unix socket")
+    collector_first: Port = Field(default=18_010, description="collectors, 4")
+    enrichment: Port = Field(default=18_014, description="enrichment API")
+    feature_api: Port = Field(default=18_015, description="real-time feature serving API")
+    release: Port = Field(default=18_016, description="release guard: webhooks in, release table out")
+    replica_first: Port = Field(default=18_020, description="model replicas that are not under Ray, 10")
+    dagster: Port = Field(default=18_030, description="Dagster's web pages")
+    dagster_code: Port = Field(default=18_031, description="Dagster's code server")
+    job_first: Port = Field(default=18_040, description="health and metrics of the stream jobs, 10")
+    mlflow: Port = Field(default=18_050, description="MLflow: tracking and registry")
+    search: Port = Field(default=18_060, description="search node, HTTP")
+    search_transport: Port = Field(default=18_061, description="search node, between nodes")
+    ray_gcs: Port = Field(default=18_064, description="Ray's head")
+    ray_metrics: Port = Field(default=18_065, description="Ray's metrics")
+    ray_first: Port = Field(default=18_066, description="Ray's other listeners, 13")
+    valkey: Port = Field(default=18_079, description="online store")
+    prometheus: Port = Field(default=18_090, description="Prometheus")
+    alertmanager: Port = Field(default=18_091, description="Alertmanager")
+    kafka: Port = Field(default=18_092, description="Kafka, first broker; brokers of drills at +2 and +4")
+    kafka_controller: Port = Field(default=18_093, description="Kafka, first controller; those of drills at +2 and +4")
+
+
+class Settings(BaseSettings):
+    """What differs between machines. Frozen: a value once read does not change under its reader."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEADWAY_", env_nested_delimiter="__", frozen=True, extra="ignore", validate_default=True
+    )
+
+    state: Path = Field(default_factory=default_state, description="everything this machine keeps")
+    port_base: int = Field(default=PORT_BASE, ge=1_024, le=65_535 - PORT_BLOCK, description="moves the whole block")
+    ports: Ports = Field(default_factory=Ports, description="single ports, each given as it is")
+    kafka_bootstrap: str = Field(default="", description="brokers, host:port,...; the local one when empty")
+    online_store: str = Field(default="", description="Redis or Valkey, host:port; the local one when empty")
+    mlflow_url: str = Field(default="", description="tracking server; the local one when empty")
+    load_balancer_url: str = Field(default="", description="the door clients use; the local one when empty")
+    feast_project: str = Field(default="headway", description="prefix of every key in the online store")
+    lake: str = Field(default="", description="folder or URL of the Delta tables; <state>/lake when empty")
+
+    @model_validator(mode="after")
+    def _fill_from_the_local_stack(self) -> Self:
+        shift = self.port_base - PORT_BASE
+        moved = {
+            name: getattr(self.ports, name) + (0 if name in self.ports.model_fields_set else shift)
+            for name in Ports.model_fields
+        }
+        ports = Ports(**moved)
+        filled = {
+            "state": self.state.expanduser().absolute(),
+            "ports": ports,
+            "kafka_bootstrap": self.kafka_bootstrap or f"{LOOPBACK}:{ports.kafka}",
+            "online_store": self.online_store or f"{LOOPBACK}:{ports.valkey}",
+            "mlflow_url": self.mlflow_url or f"http://{LOOPBACK}:{ports.mlflow}",
+            "load_balancer_url": self.load_balancer_url or f"http://{LOOPBACK}:{ports.load_balancer}",
+        }
+        filled["lake"] = self.lake or str(Path(str(filled["state"])) / "lake")
+        for name, value in filled.items():
+            object.__setattr__(self, name, value)  # the model is frozen for everybody else
+        return self
+
+    @property
+    def sockets(self) -> Path:
+        """Folder for unix sockets: in the state folder when its path is short enough, else one of this user's own."""
+        inside = self.state / "run"
+        if len(os.fsencode(inside)) <= _LONGEST_SOCKET_FOLDER:
+            return inside
+        name = hashlib.sha256(os.fsencode(self.state)).hexdigest()[:10]
+        return Path(tempfile.gettempdir()) / f"headway-{os.getuid()}-{name}"
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make `Settings()` in another process equal to this one."""
+        values = {name: str(getattr(self, name)) for name in Settings.model_fields if name != "ports"}
+        values |= {f"ports__{name}": str(getattr(self.ports, name)) for name in Ports.model_fields}
+        return {f"HEADWAY_{name.upper()}": value for name, value in values.items()}

@@ -1,0 +1,90 @@
+"""What a client asks with, and the features that follow from the question itself.
+
+One scalar function serves training, batch, stream and the APIs. It reads the schedule and the reference data, never an
+outcome; everything that moves with time comes from feature views.
+"""
+
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from domains.flights.contracts import Flight, Instant
+from headway.clock import HOUR_US, MINUTE_US, floor_us, to_us
+
+# The three airports keep one clock, and a schedule is made for local hours: 17:00 is the evening wave all year.
+ORIGIN_ZONE = ZoneInfo("America/New_York")
+LEAD_US = HOUR_US
+STEP_US = 15 * MINUTE_US
+
+NUMBERS = (
+    "local_hour",
+    "weekday",
+    "scheduled_min",
+    "distance_mi",
+    "scheduled_mph",
+    "lead_min",
+    "dest_lat",
+    "dest_lon",
+    "plane_age_years",
+    "plane_seats",
+)
+CATEGORIES = ("carrier", "origin", "dest")
+
+
+class FlightDelayRequest(Flight, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Will this flight arrive more than 15 minutes late? ``as_of`` is for replays; left out, it is now."""
+
+    as_of: Instant | None = None
+
+
+class FlightReference(Protocol):
+    """What this function needs of the flights reference."""
+
+    @property
+    def version(self) -> str:
+        """Hash of the reference data."""
+        ...
+
+    def enrich(self, body: msgspec.Struct) -> dict[str, float | str | None]:
+        """Return destination and aircraft columns of a flight."""
+        ...
+
+
+def asked_at_us(request: FlightDelayRequest) -> int:
+    """Return when training, batch and replay ask: an hour before departure, on the replay's 15-minute grid (S7)."""
+    return floor_us(to_us(request.sched_dep) - LEAD_US, STEP_US)
+
+
+def request_features(
+    request: FlightDelayRequest, reference: FlightReference, as_of_us: int
+) -> dict[str, float | str | None]:
+    """Return the request features; about 10 us.
+
+    There is no month or day of the year: a model trained on January to June has never seen a July, and would split
+    weather it can measure by a date it cannot generalise from.
+
+    Raises:
+        InputRejected: an airport or airline is unknown.
+    """
+    known = reference.enrich(request)
+    dep_us, arr_us = to_us(request.sched_dep), to_us(request.sched_arr)
+    local = request.sched_dep.astimezone(ORIGIN_ZONE)
+    scheduled_min = (arr_us - dep_us) / MINUTE_US
+    built = known["plane_year"]
+    return {
+        "local_hour": local.hour + local.minute / 60,
+        "weekday": float(local.weekday()),
+        "scheduled_min": scheduled_min,
+        "distance_mi": float(request.distance_mi),
+        # How much time the schedule leaves for the distance: padding, in other words.
+        "scheduled_mph": request.distance_mi * 60 / scheduled_min,
+        "lead_min": (dep_us - as_of_us) / MINUTE_US,
+        "dest_lat": known["dest_lat"],
+        "dest_lon": known["dest_lon"],
+        "plane_age_years": None if built is None else float(local.year - int(built)),
+        "plane_seats": known["plane_seats"],
+        "carrier": request.carrier,
+        "origin": request.origin,
+        "dest": request.dest,
+    }

@@ -1,0 +1,97 @@
+"""The job table: which handler or sink reads which topics, and how to build it. Adding a job is one entry.
+
+Building happens in the job's own process; nothing here connects at import.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from headway.contracts import Domain
+from headway.topics import (
+    EVENTS_ENRICHED,
+    EVENTS_ENRICHED_LETTERS,
+    EVENTS_RAW,
+    EVENTS_RAW_LETTERS,
+    FEATURES_INPUT,
+    features_topic,
+    predictions_topic,
+)
+from streaming.runtime import HandlerWorker, Restore, SinkWorker, Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a job may need: the domain it serves, product names, and where the stores are."""
+
+    domain: Domain
+    products: tuple[str, ...]
+    restore: Restore
+    online_url: str
+    feast_project: str
+    lake_root: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One row of the table."""
+
+    name: str
+    topics: Callable[[Context], Sequence[str]]
+    build: Callable[[Context], Worker]
+
+
+def _enrich(context: Context) -> Worker:
+    from streaming.handlers.enrich import EnrichHandler
+
+    return HandlerWorker(EnrichHandler(context.domain, context.domain.load_reference(), context.restore))
+
+
+def _fan_out(context: Context) -> Worker:
+    from streaming.handlers.fan_out import FanOutHandler
+
+    return HandlerWorker(FanOutHandler(context.domain.views))
+
+
+def _aggregate(context: Context) -> Worker:
+    from streaming.handlers.aggregate import AggregateHandler
+
+    return HandlerWorker(AggregateHandler(context.domain.views, context.restore))
+
+
+def _online(context: Context) -> Worker:
+    from headway.adapters.redis_online import OnlineWriter
+    from streaming.sinks.online import OnlineSink
+
+    return SinkWorker(OnlineSink(context.domain, OnlineWriter(context.online_url, context.feast_project)))
+
+
+def _lake(context: Context) -> Worker:
+    from streaming.sinks.lake import build_lake_sink
+
+    return SinkWorker(build_lake_sink(context.domain, context.products, context.lake_root))
+
+
+def _changelogs(context: Context) -> list[str]:
+    return [features_topic(view.qualified) for view in context.domain.views]
+
+
+def _lake_topics(context: Context) -> list[str]:
+    logged = [predictions_topic(product) for product in context.products]
+    return [EVENTS_ENRICHED, EVENTS_RAW_LETTERS, EVENTS_ENRICHED_LETTERS, *_changelogs(context), *logged]
+
+
+JOBS: tuple[Job, ...] = (
+    Job(name="enricher", topics=lambda _: [EVENTS_RAW], build=_enrich),
+    Job(name="features-fan-out", topics=lambda _: [EVENTS_ENRICHED], build=_fan_out),
+    Job(name="features-aggregate", topics=lambda _: [FEATURES_INPUT], build=_aggregate),
+    Job(name="online-writer", topics=_changelogs, build=_online),
+    Job(name="lake-loader", topics=_lake_topics, build=_lake),
+)
+
+
+def find_job(name: str) -> Job:
+    """Return a job by name; raises KeyError naming the jobs there are."""
+    for job in JOBS:
+        if job.name == name:
+            return job
+    raise KeyError(f"job: got {name!r}, wanted one of {[job.name for job in JOBS]}")

@@ -1,0 +1,101 @@
+"""One stream job as a process: ``python -m streaming.main JOB [--domain NAME] [--instance N]``.
+
+The composition root of streaming: it reads settings, builds adapters, and runs the loop until SIGTERM or SIGINT, after
+which the batch under way is finished and the group is left.
+"""
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+import structlog
+
+from domains.catalogue import all_domains, find_domain
+from headway.adapters.kafka import KafkaEventLog, KafkaReader, admin_client, apply_topics
+from headway.contracts import Domain
+from headway.logs import configure_logging
+from headway.ports import TopicPartition
+from headway.settings import LOOPBACK, Settings
+from headway.topics import topic_table
+from products.catalogue import all_products
+from streaming.health import PARTITIONS_OWNED, Health
+from streaming.jobs import JOBS, Context, find_job
+from streaming.runtime import partitions_of
+
+_LOG = structlog.get_logger()
+
+
+def ensure_topics(bootstrap: str, domains: Sequence[Domain], products: Sequence[str]) -> list[str]:
+    """Create what is missing of the topic table, one broker's worth of replication; return what was done."""
+    views = [view.qualified for domain in domains for view in domain.views]
+    table = topic_table(views=views, products=products, replication_factor=1, min_insync_replicas=1)
+    return apply_topics(admin_client(bootstrap), table)
+
+
+def run(name: str, *, domain: Domain, instance: int, settings: Settings) -> None:
+    """Run one job until it is told to stop."""
+    job = find_job(name)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    products = tuple(sorted(p.name for p in all_products().values() if p.domain.name == domain.name))
+    ensure_topics(settings.kafka_bootstrap, list(all_domains().values()), sorted(all_products()))
+    health = Health(LOOPBACK, settings.ports.job_first + [each.name for each in JOBS].index(name))
+    reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
+    context = Context(
+        domain=domain,
+        products=products,
+        restore=reader.read_compacted,
+        online_url=f"redis://{settings.online_store}",
+        feast_project=settings.feast_project,
+        lake_root=settings.lake,
+    )
+    owned: set[TopicPartition] = set()
+    worker = job.build(context)
+
+    def assign(partitions: Sequence[TopicPartition]) -> None:
+        owned.update(partitions)
+        worker.assigned(partitions_of(partitions))
+        PARTITIONS_OWNED.labels(name).set(len(owned))
+        health.ready.set()
+
+    def revoke(partitions: Sequence[TopicPartition]) -> None:
+        owned.difference_update(partitions)
+        worker.revoked(partitions_of(partitions))
+        PARTITIONS_OWNED.labels(name).set(len(owned))
+
+    log = KafkaEventLog(
+        bootstrap=settings.kafka_bootstrap,
+        group=f"headway.{domain.name}.{name}",
+        topics=job.topics(context),
+        instance=str(instance),
+        on_assign=assign,
+        on_revoke=revoke,
+    )
+    _LOG.info("started", job=name, topics=job.topics(context))
+    try:
+        worker.run(log, stopped=stop.is_set)
+    finally:
+        log.close()
+        reader.close()
+        health.close()
+    _LOG.info("stopped", job=name)
+
+
+def main() -> int:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m streaming.main", description="Run one stream job.")
+    parser.add_argument("job", choices=[job.name for job in JOBS])
+    parser.add_argument("--domain", default=None, help="default: the only domain there is")
+    parser.add_argument("--instance", type=int, default=0, help="number of this instance, stable across restarts")
+    arguments = parser.parse_args()
+    configure_logging(f"job-{arguments.job}")
+    domain = find_domain(arguments.domain) if arguments.domain else next(iter(all_domains().values()))
+    run(arguments.job, domain=domain, instance=arguments.instance, settings=Settings())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

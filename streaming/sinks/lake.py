@@ -1,0 +1,138 @@
+"""Lake loader: committed records -> Delta tables, exactly once by (topic, partition, last offset) (S14).
+
+A crash between the Delta commit and the Kafka commit makes the same records come again, perhaps in other batches. So
+before writing, records at or below the table's own newest version of their partition are left out: the table, not the
+consumer group, knows what it holds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import structlog
+from headway.predictions import prediction_rows, predictions_table
+
+from headway.adapters.delta import Lake
+from headway.clock import monotonic_s
+from headway.contracts import Domain
+from headway.events import parse_event
+from headway.features.changelog import changelog_table, streamed_changelog
+from headway.features.windows import is_too_late
+from headway.lake import LakeTable, Transport, events_table, streamed_rows
+from headway.letters import letter_of, letter_rows, letters_table
+from headway.ports import Message
+from headway.ticks import header, is_tick, tick_before_us
+from headway.topics import (
+    EVENTS_ENRICHED,
+    EVENTS_ENRICHED_LETTERS,
+    EVENTS_RAW_LETTERS,
+    features_topic,
+    predictions_topic,
+)
+
+# A Delta commit costs 20-50 ms and one file per partition value: seconds of buffering keep both rare.
+FLUSH_AGE_S = 3.0
+FLUSH_MESSAGES = 20_000
+_LOG = structlog.get_logger()
+
+Decode = Callable[[Sequence[Message]], pl.DataFrame]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Where a topic's records go, and how they become rows; records that are no rows are left out by ``decode``."""
+
+    table: LakeTable
+    decode: Decode
+
+
+class LakeSink:
+    """Buffers records of many topics and writes one commit per table."""
+
+    def __init__(self, lake: Lake, loads: Mapping[str, Load]) -> None:
+        self._lake = lake
+        self._loads = loads
+        self._buffer: list[Message] = []
+        self._oldest_s: float | None = None
+        for load in loads.values():
+            lake.create(load.table)
+
+    def offer(self, batch: Sequence[Message]) -> None:
+        """Take messages into the buffer."""
+        if self._oldest_s is None:
+            self._oldest_s = monotonic_s()
+        self._buffer.extend(batch)
+
+    def due(self, now_s: float) -> bool:
+        """Whether the buffer is large or old enough for a commit."""
+        return self._oldest_s is not None and (
+            len(self._buffer) >= FLUSH_MESSAGES or now_s - self._oldest_s >= FLUSH_AGE_S
+        )
+
+    def flush(self) -> Sequence[Message]:
+        """Write the buffer, one commit per table, and return its messages."""
+        by_place: dict[tuple[str, int], list[Message]] = {}
+        for message in self._buffer:
+            by_place.setdefault((message.topic, message.partition), []).append(message)
+        batches: dict[str, dict[str, tuple[int, pl.DataFrame]]] = {}
+        for (topic, partition), messages in by_place.items():
+            load = self._loads[topic]
+            app_id = f"{topic}-{partition}"
+            held = self._lake.committed(load.table.name, app_id)
+            new = [m for m in messages if held is None or m.offset > held]
+            rows = load.decode(new)
+            if rows.height:
+                batches.setdefault(load.table.name, {})[app_id] = (new[-1].offset, rows)
+        for table, each in batches.items():
+            self._lake.append_each_once(table, each)
+            _LOG.info("loaded", table=table, rows=sum(rows.height for _, rows in each.values()))
+        written, self._buffer, self._oldest_s = self._buffer, [], None
+        return written
+
+    def drop(self) -> None:
+        """Forget the buffer."""
+        self._buffer, self._oldest_s = [], None
+
+
+def build_lake_sink(domain: Domain, products: Sequence[str], root: str) -> LakeSink:
+    """Return the loader of a domain's events, letters and changelogs and of the products' prediction logs."""
+    letters = Load(table=letters_table(), decode=_letter_rows)
+    loads = {
+        EVENTS_ENRICHED: Load(table=events_table(domain), decode=partial(_event_rows, domain)),
+        EVENTS_RAW_LETTERS: letters,
+        EVENTS_ENRICHED_LETTERS: letters,
+    }
+    for view in domain.views:
+        loads[features_topic(view.qualified)] = Load(
+            table=changelog_table(view), decode=partial(streamed_changelog, view)
+        )
+    for product in products:
+        loads[predictions_topic(product)] = Load(table=predictions_table(product), decode=prediction_rows)
+    return LakeSink(Lake(Path(root)), loads)
+
+
+def _letter_rows(messages: Sequence[Message]) -> pl.DataFrame:
+    return letter_rows([(message, letter_of(message)) for message in messages])
+
+
+def _event_rows(domain: Domain, messages: Sequence[Message]) -> pl.DataFrame:
+    rows = []
+    for message in messages:
+        if is_tick(message):
+            continue
+        event = parse_event(message.value or b"")
+        tick_us = tick_before_us(message)
+        lateness = domain.contract(event.type).lateness_us
+        transport = Transport(
+            topic=message.topic,
+            partition=message.partition,
+            offset=message.offset,
+            raw_partition=message.partition,
+            raw_offset=int(header(message, "raw_offset") or b""),
+            tick_before_us=tick_us,
+            too_late=is_too_late(event.time_us, tick_before_us=tick_us, lateness_us=lateness),
+        )
+        rows.append((event, transport))
+    return streamed_rows(domain, rows)

@@ -1,0 +1,74 @@
+"""Online writer: committed changelog rows -> Feast's online store, under the atomic guard (S4, S14).
+
+Rows of a batch are written before the watermarks that cover them, so a reader that sees a watermark sees its rows.
+"""
+
+from collections.abc import Sequence
+
+from headway.adapters.redis_online import OnlineRow, OnlineWriter
+from headway.contracts import Domain
+from headway.features.definitions import FeatureView
+from headway.features.wire import decode_row
+from headway.ports import Message
+from headway.ticks import is_watermark, tick_us_of
+from headway.topics import PARTITIONS, features_topic
+
+
+class OnlineSink:
+    """Applies changelog topics to the online store; writes whatever a poll brings, at once."""
+
+    def __init__(self, domain: Domain, writer: OnlineWriter) -> None:
+        self._views = {features_topic(view.qualified): view for view in domain.views}
+        self._writer = writer
+        self._buffer: list[Message] = []
+
+    @property
+    def topics(self) -> list[str]:
+        """The changelog topics it reads."""
+        return list(self._views)
+
+    def offer(self, batch: Sequence[Message]) -> None:
+        """Take messages into the buffer."""
+        self._buffer.extend(batch)
+
+    def due(self, now_s: float) -> bool:  # noqa: ARG002  # freshness is the point: never wait
+        """Whether anything waits to be written."""
+        return bool(self._buffer)
+
+    def flush(self) -> Sequence[Message]:
+        """Write rows, then watermarks; return the messages written."""
+        rows: list[OnlineRow] = []
+        watermarks: dict[str, dict[int, int]] = {}
+        for message in self._buffer:
+            view = self._views[message.topic]
+            if is_watermark(message):
+                partitions = watermarks.setdefault(online_name(view), {})
+                partitions[message.partition] = max(partitions.get(message.partition, 0), tick_us_of(message) // 1000)
+            else:
+                rows.append(_online_row(view, message))
+        if rows:
+            self._writer.write(rows)
+        for name, partitions in watermarks.items():
+            self._writer.write_watermarks(name, partitions, PARTITIONS)
+        written, self._buffer = self._buffer, []
+        return written
+
+    def drop(self) -> None:
+        """Forget the buffer."""
+        self._buffer = []
+
+
+def online_name(view: FeatureView) -> str:
+    """Return the view's name in Feast and in the online store, e.g. ``origin_delay_v1`` (S20)."""
+    return f"{view.name}_v{view.version}"
+
+
+def _online_row(view: FeatureView, message: Message) -> OnlineRow:
+    row = decode_row(message.value or b"")
+    return OnlineRow(
+        view=online_name(view),
+        keys=dict(zip(view.keys, row.key, strict=True)),
+        event_timestamp_us=row.event_time_us,
+        revision=row.revision,
+        values=row.values,
+    )
