@@ -13,25 +13,17 @@ from collections.abc import Sequence
 import structlog
 
 from domains.catalogue import all_domains, find_domain
-from headway.adapters.kafka import KafkaEventLog, KafkaReader, admin_client, apply_topics
+from headway.adapters.kafka import KafkaEventLog, KafkaReader
 from headway.contracts import Domain
 from headway.logs import configure_logging
 from headway.ports import TopicPartition
 from headway.settings import LOOPBACK, Settings
-from headway.topics import topic_table
 from products.catalogue import all_products
 from streaming.health import PARTITIONS_OWNED, Health
 from streaming.jobs import JOBS, Context, find_job
 from streaming.runtime import partitions_of
 
 _LOG = structlog.get_logger()
-
-
-def ensure_topics(bootstrap: str, domains: Sequence[Domain], products: Sequence[str]) -> list[str]:
-    """Create what is missing of the topic table, one broker's worth of replication; return what was done."""
-    views = [view.qualified for domain in domains for view in domain.views]
-    table = topic_table(views=views, products=products, replication_factor=1, min_insync_replicas=1)
-    return apply_topics(admin_client(bootstrap), table)
 
 
 def run(name: str, *, domain: Domain, instance: int, settings: Settings) -> None:
@@ -41,7 +33,6 @@ def run(name: str, *, domain: Domain, instance: int, settings: Settings) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     products = tuple(sorted(p.name for p in all_products().values() if p.domain.name == domain.name))
-    ensure_topics(settings.kafka_bootstrap, list(all_domains().values()), sorted(all_products()))
     health = Health(LOOPBACK, settings.ports.job_first + [each.name for each in JOBS].index(name))
     reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
     context = Context(

@@ -108,6 +108,11 @@ class FeatureView:
         return f"{self.name}.v{self.version}"
 
     @property
+    def online_name(self) -> str:
+        """Name with version where a dot is not allowed, as in Feast and the online store, e.g. ``origin_delay_v1``."""
+        return f"{self.name}_v{self.version}"
+
+    @property
     def hop_us(self) -> int:
         """The hop in microseconds."""
         return duration_us(self.hop)

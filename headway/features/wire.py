@@ -23,9 +23,9 @@ _INPUT = msgspec.json.Decoder(FeatureInput)
 _ROW = msgspec.json.Decoder(Row)
 
 
-def input_key(item: FeatureInput) -> bytes:
-    """Return the partition key of a feature input: view and entity."""
-    return KEY_SEPARATOR.join((item.view, *item.key)).encode()
+def partition_key(view: str, key: tuple[str, ...]) -> bytes:
+    """Return what decides the partition of an entity's inputs, state and changelog: view and entity."""
+    return KEY_SEPARATOR.join((view, *key)).encode()
 
 
 def row_key(key: tuple[str, ...]) -> bytes:

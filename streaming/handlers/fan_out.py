@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from headway.events import Event, parse_event
 from headway.features.definitions import FeatureView
-from headway.features.wire import FeatureInput, encode_input, input_key
+from headway.features.wire import FeatureInput, encode_input, partition_key
 from headway.ports import Message, Record
 from headway.ticks import is_tick, tick_before_us, tick_record, tick_us_of
 from headway.topics import FEATURES_INPUT, PARTITIONS
@@ -53,7 +53,9 @@ class FanOutHandler:
                 values={field: event.data.get(field) for field in view.fields},
                 tick_before_us=tick_before,
             )
-            outputs.append(Record(topic=FEATURES_INPUT, key=input_key(item), value=encode_input(item)))
+            outputs.append(
+                Record(topic=FEATURES_INPUT, key=partition_key(item.view, item.key), value=encode_input(item))
+            )
         return outputs
 
 

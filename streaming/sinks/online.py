@@ -42,7 +42,7 @@ class OnlineSink:
         for message in self._buffer:
             view = self._views[message.topic]
             if is_watermark(message):
-                partitions = watermarks.setdefault(online_name(view), {})
+                partitions = watermarks.setdefault(view.online_name, {})
                 partitions[message.partition] = max(partitions.get(message.partition, 0), tick_us_of(message) // 1000)
             else:
                 rows.append(_online_row(view, message))
@@ -58,15 +58,10 @@ class OnlineSink:
         self._buffer = []
 
 
-def online_name(view: FeatureView) -> str:
-    """Return the view's name in Feast and in the online store, e.g. ``origin_delay_v1`` (S20)."""
-    return f"{view.name}_v{view.version}"
-
-
 def _online_row(view: FeatureView, message: Message) -> OnlineRow:
     row = decode_row(message.value or b"")
     return OnlineRow(
-        view=online_name(view),
+        view=view.online_name,
         keys=dict(zip(view.keys, row.key, strict=True)),
         event_timestamp_us=row.event_time_us,
         revision=row.revision,

@@ -1,0 +1,202 @@
+"""One entity's recent past in tiles, and the values of a view's windows over it (SEMANTICS S1, S9; ADR 0007).
+
+Tiles are left-open, right-closed: an event of instant t is in tile ceil(t / hop). An open tile keeps its entries, so
+that a late event can still correct every row; a sealed one keeps a partial per column. What bites: tuples of
+(time, id) decide what is newest, never the order of arrival.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headway.features.columns import Column, Partial, Stamped, Value, fold
+from headway.features.definitions import Aggregate, FeatureView, Function
+
+Key = tuple[str, ...]
+Entry = tuple[int, str, tuple[Value, ...]]  # (time_us, event id, values in the order of Plan.fields)
+
+
+def tile_of(instant_us: int, hop_us: int) -> int:
+    """Return the number of the tile that holds an instant: the k with (k-1) hop < instant <= k hop."""
+    return -(-instant_us // hop_us)
+
+
+def empty_values(view: FeatureView) -> dict[str, Value]:
+    """Return what an entity without a row reads as: count 0, everything else null (S10)."""
+    return {a.name: 0 if a.function == "count" else None for a in view.aggregates}
+
+
+def is_present(view: FeatureView, values: Mapping[str, Value]) -> bool:
+    """Whether any window of a row holds something; a row of empty windows reads like no row (S10)."""
+    empty = empty_values(view)
+    return any(values[name] != empty[name] for name in empty)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A view, prepared for the aggregator.
+
+    Attributes:
+        fields: the view's fields that aggregates read; column i + 1 of an entity holds fields[i], column 0 its events.
+        summed: for each column, whether it holds integers that are added up.
+        windows: (column, window in tiles or None for last_ever, the aggregates that share both).
+    """
+
+    view: FeatureView
+    hop_us: int
+    fields: tuple[str, ...]
+    summed: tuple[bool, ...]
+    windows: tuple[tuple[int, int | None, tuple[tuple[str, Function], ...]], ...]
+    tiles_per_window: tuple[int, ...]
+    keeps_last_ever: bool
+
+    @classmethod
+    def of(cls, view: FeatureView) -> "Plan":
+        """Return the plan of a view."""
+        fields = tuple(dict.fromkeys(a.field for a in view.aggregates if a.field is not None))
+        shared: dict[tuple[int, int | None], list[tuple[str, Function]]] = {}
+        for aggregate in view.aggregates:
+            column = 0 if aggregate.field is None else fields.index(aggregate.field) + 1
+            shared.setdefault((column, _tiles(aggregate, view.hop_us)), []).append((aggregate.name, aggregate.function))
+        return cls(
+            view=view,
+            hop_us=view.hop_us,
+            fields=fields,
+            summed=(False, *(view.fields[field] == "int64" for field in fields)),
+            windows=tuple((column, window, tuple(names)) for (column, window), names in shared.items()),
+            tiles_per_window=tuple(window_us // view.hop_us for window_us in view.windows_us),
+            keeps_last_ever=any(a.function == "last_ever" for a in view.aggregates),
+        )
+
+    def entry(self, time_us: int, event_id: str, values: Mapping[str, Value]) -> Entry:
+        """Return an event as a tile keeps it: only the fields the view reads, floats as floats."""
+        kept = tuple(_typed(self.view, field, values.get(field)) for field in self.fields)
+        return (time_us, event_id, kept)
+
+
+def _tiles(aggregate: Aggregate, hop_us: int) -> int | None:
+    return None if aggregate.window is None else aggregate.window_us // hop_us
+
+
+def _typed(view: FeatureView, field: str, value: Value) -> Value:
+    return value if value is None or view.fields[field] == "int64" else float(value)
+
+
+class EntityTiles:
+    """The live tiles of one entity."""
+
+    __slots__ = ("_columns", "_ids", "_open", "_plan", "ever")
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._open: dict[int, list[Entry]] = {}
+        self._ids: dict[int, set[str]] = {}
+        self._columns = [Column() for _ in range(len(plan.fields) + 1)]
+        self.ever: list[Stamped | None] = [None] * (len(plan.fields) + 1)  # newest value of dropped tiles
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left to remember."""
+        return not self._columns[0].ks and not any(self.ever)
+
+    @property
+    def tiles(self) -> list[int]:
+        """Numbers of the live tiles, ascending."""
+        return self._columns[0].ks
+
+    def add(self, entry: Entry) -> bool:
+        """Take an event into its open tile; return False when the tile already has its id (first write wins)."""
+        k = tile_of(entry[0], self._plan.hop_us)
+        ids = self._ids.setdefault(k, set())
+        if entry[1] in ids:
+            return False
+        ids.add(entry[1])
+        entries = self._open.setdefault(k, [])
+        insort(entries, entry)
+        for index, column in enumerate(self._columns):
+            value = _stamped(entry, index)
+            if value is not None:
+                column.absorb(k, value, summed=self._plan.summed[index])
+        return True
+
+    def load_sealed(self, k: int, partials: list[Partial | None]) -> None:
+        """Restore a sealed tile."""
+        for column, partial in zip(self._columns, partials, strict=True):
+            if partial is not None:
+                column.put(k, partial)
+
+    def entries(self, k: int) -> list[Entry] | None:
+        """Return the entries of an open tile in (time, id) order, None when it is sealed."""
+        return self._open.get(k)
+
+    def partials(self, k: int) -> list[Partial | None]:
+        """Return a tile's partial of every column."""
+        return [column.get(k) for column in self._columns]
+
+    def seal(self, k: int) -> None:
+        """Forget a tile's entries, keep its partials."""
+        self._open.pop(k, None)
+        self._ids.pop(k, None)
+
+    def drop(self, k: int) -> None:
+        """Forget a tile; only what ``last_ever`` needs remains."""
+        self.seal(k)
+        for index, column in enumerate(self._columns):
+            last = column.drop(k)
+            if self._plan.keeps_last_ever and last is not None:
+                self.ever[index] = max(last, self.ever[index] or last, key=lambda s: s[:2])
+
+    def instants_from(self, start_us: int, watermark_us: int | None) -> list[int]:
+        """Return the instants >= start at which the entity has rows: its events, and its expiries <= watermark."""
+        hop_us, ks = self._plan.hop_us, self._columns[0].ks
+        instants: set[int] = set()
+        for k in ks[bisect_left(ks, tile_of(start_us, hop_us)) :]:
+            instants.update(time_us for time_us, _, _ in self._open[k] if time_us >= start_us)
+        if watermark_us is not None and watermark_us >= start_us:
+            for tiles in self._plan.tiles_per_window:
+                first = bisect_left(ks, tile_of(start_us, hop_us) - tiles)
+                until = bisect_right(ks, watermark_us // hop_us - tiles)
+                instants.update((k + tiles) * hop_us for k in ks[first:until])
+        return sorted(instants)
+
+    def has_event_at(self, boundary_us: int) -> bool:
+        """Whether an event happened exactly at a tile's end; only asked while that tile is open."""
+        entries = self._open.get(boundary_us // self._plan.hop_us)
+        return entries is not None and entries[-1][0] == boundary_us
+
+    def values_at(self, at_us: int) -> dict[str, Value]:
+        """Return the row as of an instant whose own tile is still open."""
+        floor = at_us // self._plan.hop_us
+        tails = self._tails(floor + 1, at_us)
+        whole = floor if tails is not None else floor + 1
+        values: dict[str, Value] = dict.fromkeys(self._plan.view.columns)
+        for index, window, aggregates in self._plan.windows:
+            column = self._columns[index]
+            high = bisect_right(column.ks, whole)
+            tail = None if tails is None else tails[index]
+            low = 0 if window is None else bisect_right(column.ks, floor - window)
+            for name, function in aggregates:
+                values[name] = column.read(function, low, high, tail)
+            if window is None and high == 0 and tail is None:
+                ever = self.ever[index]
+                values.update((name, ever and ever[2]) for name, _ in aggregates)
+        return values
+
+    def _tails(self, k: int, at_us: int) -> list[Partial | None] | None:
+        """Return the partials of the entries of tile k that are not after the instant; None when that is all."""
+        entries = self._open.get(k)
+        if entries is None or entries[-1][0] <= at_us:
+            return None
+        seen = entries[: bisect_right(entries, at_us, key=lambda entry: entry[0])]
+        return [
+            fold((s for entry in seen if (s := _stamped(entry, index)) is not None), summed=summed)
+            for index, summed in enumerate(self._plan.summed)
+        ]
+
+
+def _stamped(entry: Entry, column: int) -> Stamped | None:
+    time_us, event_id, values = entry
+    if column == 0:
+        return (time_us, event_id, time_us)
+    value = values[column - 1]
+    return None if value is None else (time_us, event_id, value)

@@ -1,0 +1,293 @@
+"""The incremental aggregator: events and ticks in, changelog rows and state out (SEMANTICS S1-S6, S11; ADR 0007).
+
+It is the only code that turns a stream into feature values; it is pure, knows no broker and no clock. What bites:
+state runs ahead of the topic until ``dirty_state`` has been written, so a task whose transaction failed is thrown away
+and restored.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+import msgspec
+
+from headway.errors import ContractViolation
+from headway.features import state
+from headway.features.agenda import Agenda
+from headway.features.columns import Value
+from headway.features.definitions import FeatureView
+from headway.features.tiles import EntityTiles, Entry, Key, Plan, tile_of
+
+HistoryEvent = tuple[
+    Key, str, int, Mapping[str, Value]
+]  # (key, event id, time_us, values), see offline.bootstrap_history
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of one changelog row (S4): the view's values of an entity as of an instant.
+
+    Attributes:
+        revision: increases with the record that caused the row; of one instant the greatest counts.
+        known_at_us: the task's watermark when it was emitted; None before every source partition has ticked.
+    """
+
+    view: str
+    key: Key
+    event_time_us: int
+    revision: int
+    known_at_us: int | None
+    values: dict[str, Value]
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """Events a task did not count: beyond lateness, repeated inside a tile, or part of the bootstrap's past."""
+
+    too_late: int
+    duplicates: int
+    before_bootstrap: int
+
+
+def is_too_late(time_us: int, *, tick_before_us: int | None, lateness_us: int) -> bool:
+    """Whether an event is older than its own partition's last tick allows; the same for every reader (S6, ADR 0006)."""
+    return tick_before_us is not None and time_us < tick_before_us - lateness_us
+
+
+class ViewTask:
+    """The state of one view over the keys of one partition.
+
+    Cost: an event costs one row, O(live tiles of its key in the widest window) at C speed; a tick costs only what is
+    due. Memory: one record per live tile, and per entity when the view has ``last_ever``.
+    """
+
+    def __init__(self, view: FeatureView, source_partitions: Iterable[int]) -> None:
+        self.view = view
+        self._plan = Plan.of(view)
+        self._entities: dict[Key, EntityTiles] = {}
+        self._ticks: dict[int, int | None] = dict.fromkeys(sorted(source_partitions))
+        self._bootstrap_us: int | None = None
+        self._too_late = self._duplicates = self._before_bootstrap = 0
+        self._expiries, self._seals, self._drops = Agenda(), Agenda(), Agenda()
+        self._dirty_tiles: dict[tuple[Key, int], None] = {}
+        self._dirty_ever: dict[Key, None] = {}
+        self._dirty_task = False
+
+    @property
+    def watermark_us(self) -> int | None:
+        """The least last tick over all source partitions; None until each has ticked (S2)."""
+        ticks = self._ticks.values()
+        return None if None in ticks else min(tick for tick in ticks if tick is not None)
+
+    @property
+    def refused(self) -> Refused:
+        """Counts of events not counted, since the task's first record; they survive a restore."""
+        return Refused(too_late=self._too_late, duplicates=self._duplicates, before_bootstrap=self._before_bootstrap)
+
+    def on_event(
+        self,
+        key: Key,
+        event_id: str,
+        time_us: int,
+        values: Mapping[str, Value],
+        *,
+        tick_before_us: int | None,
+        revision: int,
+    ) -> list[Row]:
+        """Return the rows an event causes: its own, and every row of its key that it makes known differently (S6)."""
+        if not self._admit(key, event_id, time_us, values, tick_before_us=tick_before_us):
+            return []
+        watermark_us = self.watermark_us
+        entity = self._entities[key]
+        return [
+            self._row(key, entity, at_us, watermark_us=watermark_us, revision=revision)
+            for at_us in entity.instants_from(time_us, watermark_us)
+        ]
+
+    def on_tick(self, source_partition: int, tick_us: int, *, revision: int) -> list[Row]:
+        """Return the rows of windows that expired up to the new watermark, in (instant, key) order (S2)."""
+        if source_partition not in self._ticks:
+            raise ContractViolation(
+                f"{self.view.qualified}: tick of source partition {source_partition}, wanted one of "
+                f"{list(self._ticks)}. Rebuild the state when the number of partitions changes."
+            )
+        before_us = self.watermark_us
+        known_us = self._ticks[source_partition]
+        if known_us is not None and tick_us <= known_us:
+            return []
+        self._ticks[source_partition] = tick_us
+        self._dirty_task = True
+        watermark_us = self.watermark_us
+        if watermark_us is None or watermark_us == before_us:
+            return []
+        rows = []
+        for at_us, key in self._expiries.pop_until(watermark_us):
+            entity = self._entities[key]
+            if not entity.has_event_at(at_us):  # an event's own row says the same
+                rows.append(self._row(key, entity, at_us, watermark_us=watermark_us, revision=revision))
+        self._forget(watermark_us)
+        return rows
+
+    def dirty_state(self) -> list[tuple[bytes, bytes | None]]:
+        """Return what changed since the last call, for the batch's transaction; None is a tombstone."""
+        records = [(state.tile_key(key, k), self._tile_record(key, k)) for key, k in self._dirty_tiles]
+        records += [(state.ever_key(key), state.encode(self._entities[key].ever)) for key in self._dirty_ever]
+        if self._dirty_task:
+            records.append((state.META_KEY, state.encode(self._task_record())))
+        self._dirty_tiles, self._dirty_ever, self._dirty_task = {}, {}, False
+        return records
+
+    @classmethod
+    def restore(
+        cls, view: FeatureView, source_partitions: Iterable[int], records: Iterable[tuple[bytes, bytes | None]]
+    ) -> Self:
+        """Return the task that wrote the records of its state partition, to continue exactly where it stopped (S5).
+
+        Raises:
+            ContractViolation: the state belongs to another meaning of the view or another number of partitions.
+        """
+        task = cls(view, source_partitions)
+        latest = {key: value for key, value in dict(records).items() if value is not None}
+        if (meta := latest.pop(state.META_KEY, None)) is not None:
+            task._load_task(state.decode_task(meta))
+        for raw, value in latest.items():
+            match state.parse_key(raw):
+                case state.TileKey(key=key, tile=k):
+                    task._load_tile(key, k, state.decode_tile(value))
+                case state.EverKey(key=key):
+                    task._entity(key).ever = state.decode_ever(value)
+        return task
+
+    @classmethod
+    def bootstrap(
+        cls,
+        view: FeatureView,
+        source_partitions: Iterable[int],
+        history: Iterable[HistoryEvent],
+        *,
+        until_us: int,
+    ) -> Self:
+        """Return a task that continues as if it had seen history up to an instant, ticked on every partition (S11).
+
+        Give it only the keys of its partition, and no too-late events. Afterwards an event of that past is ignored:
+        by id where its tile is open, by time where it is sealed. ``dirty_state`` holds the whole state.
+        """
+        task = cls(view, source_partitions)
+        task._ticks = dict.fromkeys(task._ticks, until_us)
+        task._bootstrap_us = until_us
+        task._dirty_task = True
+        for key, event_id, time_us, values in history:
+            if time_us <= until_us:
+                task._add(key, task._plan.entry(time_us, event_id, values))
+        task._forget(until_us)
+        return task
+
+    def _admit(
+        self, key: Key, event_id: str, time_us: int, values: Mapping[str, Value], *, tick_before_us: int | None
+    ) -> bool:
+        lateness_us = self.view.lateness_us
+        if is_too_late(time_us, tick_before_us=tick_before_us, lateness_us=lateness_us):
+            self._too_late += 1
+            self._dirty_task = True
+            return False
+        watermark_us = self.watermark_us
+        if watermark_us is not None and time_us < watermark_us - lateness_us:
+            if self._bootstrap_us is None or time_us > self._bootstrap_us:
+                raise ContractViolation(
+                    f"{self.view.qualified}: event {event_id} of {time_us} us is older than watermark {watermark_us} us "
+                    f"minus lateness, yet came after tick {tick_before_us} of its partition. Stage 1 must pass the "
+                    f"last tick it forwarded before the event."
+                )
+            self._before_bootstrap += 1
+            self._dirty_task = True
+            return False
+        if not self._add(key, self._plan.entry(time_us, event_id, values)):
+            self._duplicates += 1
+            self._dirty_task = True
+            return False
+        return True
+
+    def _add(self, key: Key, entry: Entry) -> bool:
+        entity = self._entity(key)
+        if not entity.add(entry):
+            return False
+        k = tile_of(entry[0], self.view.hop_us)
+        self._dirty_tiles[key, k] = None
+        self._schedule(key, k)
+        return True
+
+    def _schedule(self, key: Key, k: int) -> None:
+        end_us, watermark_us = k * self.view.hop_us, self.watermark_us
+        for window_us in self.view.windows_us:
+            if watermark_us is None or end_us + window_us > watermark_us:
+                self._expiries.put(end_us + window_us, key)
+        self._seals.put(end_us, key)
+        self._drops.put(end_us + self.view.max_window_us, key)
+
+    def _forget(self, watermark_us: int) -> None:
+        """Seal and drop tiles that no event within lateness can reach any more."""
+        horizon_us = watermark_us - self.view.lateness_us - 1  # an event exactly at the limit still counts
+        for end_us, key in self._seals.pop_until(horizon_us):
+            k = end_us // self.view.hop_us
+            self._entities[key].seal(k)
+            self._dirty_tiles[key, k] = None
+        for gone_us, key in self._drops.pop_until(horizon_us):
+            k = (gone_us - self.view.max_window_us) // self.view.hop_us
+            entity = self._entities[key]
+            entity.drop(k)
+            self._dirty_tiles[key, k] = None
+            if self._plan.keeps_last_ever:
+                self._dirty_ever[key] = None
+            if entity.is_empty:
+                del self._entities[key]
+                self._dirty_ever.pop(key, None)
+
+    def _row(self, key: Key, entity: EntityTiles, at_us: int, *, watermark_us: int | None, revision: int) -> Row:
+        return Row(
+            view=self.view.qualified,
+            key=key,
+            event_time_us=at_us,
+            revision=revision,
+            known_at_us=watermark_us,
+            values=entity.values_at(at_us),
+        )
+
+    def _entity(self, key: Key) -> EntityTiles:
+        entity = self._entities.get(key)
+        if entity is None:
+            entity = self._entities[key] = EntityTiles(self._plan)
+        return entity
+
+    def _tile_record(self, key: Key, k: int) -> bytes | None:
+        entity = self._entities.get(key)
+        if entity is None or k not in entity.tiles:
+            return None
+        entries = entity.entries(k)
+        return state.encode(state.TileRecord(entries, entity.partials(k) if entries is None else None))
+
+    def _task_record(self) -> state.TaskRecord:
+        return state.TaskRecord(
+            digest=self.view.digest,
+            ticks=self._ticks,
+            bootstrap_us=self._bootstrap_us,
+            too_late=self._too_late,
+            duplicates=self._duplicates,
+            before_bootstrap=self._before_bootstrap,
+        )
+
+    def _load_task(self, record: state.TaskRecord) -> None:
+        if record.digest != self.view.digest or set(record.ticks) != set(self._ticks):
+            raise ContractViolation(
+                f"state of {self.view.qualified}: written for digest {record.digest} over source partitions "
+                f"{sorted(record.ticks)}, wanted {self.view.digest} over {list(self._ticks)}. Give the view a new "
+                f"version, or bootstrap it again."
+            )
+        self._ticks = {partition: record.ticks[partition] for partition in self._ticks}
+        self._bootstrap_us = record.bootstrap_us
+        self._too_late, self._duplicates = record.too_late, record.duplicates
+        self._before_bootstrap = record.before_bootstrap
+
+    def _load_tile(self, key: Key, k: int, record: state.TileRecord) -> None:
+        entity = self._entity(key)
+        if record.partials is not None:
+            entity.load_sealed(k, record.partials)
+        for entry in record.entries or ():
+            entity.add(entry)
+        self._schedule(key, k)

@@ -1,0 +1,125 @@
+"""``headway up``, ``down``, ``status``, ``reset``, and ``restart``, ``pause``, ``resume`` of one process."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from headway.commands import Outcome, Run, Say
+
+
+def up_command(parser: ArgumentParser) -> Run:
+    """Start the stack, in the background unless told otherwise."""
+    parser.add_argument("--only", metavar="PARTS", default="", help="parts or groups, by comma, and what they need")
+    parser.add_argument("--foreground", action="store_true", help="stay here until Ctrl-C")
+
+    def run(arguments: Namespace, say: Say) -> Outcome:
+        from headway.local import lifecycle
+        from headway.settings import Settings
+
+        only = [name.strip() for name in arguments.only.split(",") if name.strip()]
+        if arguments.foreground:
+            code = lifecycle.run(Settings(), only=only, say=say)
+            return Outcome(holds=code == 0, facts={"exit_code": code}, lines=[])
+        facts = lifecycle.up(Settings(), only=only, say=say)
+        return Outcome(holds=True, facts=facts, lines=_links(facts))
+
+    return run
+
+
+def down_command(_parser: ArgumentParser) -> Run:
+    """Stop the stack."""
+
+    def run(_arguments: Namespace, say: Say) -> Outcome:
+        from headway.local import lifecycle
+        from headway.settings import Settings
+
+        facts = lifecycle.down(Settings(), say=say)
+        line = f"these processes did not end: {facts['left']}" if facts["left"] else "nothing of the stack runs"
+        return Outcome(holds=not facts["left"], facts=facts, lines=[line])
+
+    return run
+
+
+def status_command(_parser: ArgumentParser) -> Run:
+    """Show the stack; holds when it is up and all of it is ready."""
+
+    def run(_arguments: Namespace, _say: Say) -> Outcome:
+        from headway.local import lifecycle, usage
+        from headway.settings import Settings
+
+        facts = lifecycle.status(Settings())
+        facts["processes"] = usage.with_usage(facts["processes"])
+        return Outcome(holds=facts["phase"] == "ready" and _all_ready(facts), facts=facts, lines=_status_lines(facts))
+
+    return run
+
+
+def reset_command(_parser: ArgumentParser) -> Run:
+    """Stop the stack and erase its state."""
+
+    def run(_arguments: Namespace, say: Say) -> Outcome:
+        from headway.local import lifecycle
+        from headway.settings import Settings
+
+        facts = lifecycle.reset(Settings(), say=say)
+        return Outcome(holds=True, facts=facts, lines=[f"erased {facts['erased']}"])
+
+    return run
+
+
+def restart_command(parser: ArgumentParser) -> Run:
+    """Stop one process and start it again."""
+    return _direct(parser, "restart")
+
+
+def pause_command(parser: ArgumentParser) -> Run:
+    """Stop one process and leave it stopped."""
+    return _direct(parser, "pause")
+
+
+def resume_command(parser: ArgumentParser) -> Run:
+    """Start a paused process."""
+    return _direct(parser, "resume")
+
+
+def _direct(parser: ArgumentParser, what: Literal["restart", "pause", "resume"]) -> Run:
+    parser.add_argument("name", help="the process, as `headway status` names it")
+    parser.add_argument("--within", type=float, default=90.0, metavar="SECONDS", help="how long to wait (default: 90)")
+
+    def run(arguments: Namespace, _say: Say) -> Outcome:
+        from headway.local import lifecycle
+        from headway.settings import Settings
+
+        lifecycle.direct(Settings(), what, arguments.name, within_s=arguments.within)
+        return Outcome(holds=True, facts={"name": arguments.name, "did": what}, lines=[f"{what}: {arguments.name}"])
+
+    return run
+
+
+def _all_ready(facts: Mapping[str, Any]) -> bool:
+    return all(process["state"] in ("ready", "done") for process in facts["processes"])
+
+
+def _links(facts: Mapping[str, Any]) -> list[str]:
+    return [f"{name:<16} {link}" for name, link in facts["links"].items()]
+
+
+def _status_lines(facts: Mapping[str, Any]) -> list[str]:
+    lines = [f"stack {facts['phase']}, state in {facts['state']}"]
+    if facts["processes"]:
+        lines += ["", f"{'process':<16} {'state':<9} {'pid':>8} {'restarts':>8} {'ready s':>8} {'MB':>6} {'cpu s':>7}"]
+    for process in facts["processes"]:
+        cells = [
+            process[key] if process[key] is not None else "-"
+            for key in ("pid", "restarts", "ready_after_s", "memory_mb", "cpu_s")
+        ]
+        pid, restarts, ready, memory, cpu = cells
+        lines.append(
+            f"{process['name']:<16} {process['state']:<9} {pid:>8} {restarts:>8} {ready:>8} {memory:>6} {cpu:>7}"
+        )
+    if facts["ports"]:
+        lines += [
+            "",
+            *(f"{port:>6}  {name}" for name, port in sorted(facts["ports"].items(), key=lambda item: item[1])),
+        ]
+    return [*lines, *([""] if facts["links"] else []), *_links(facts)]

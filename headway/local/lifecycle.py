@@ -1,0 +1,272 @@
+"""The one-machine stack as a whole: up, down, status, reset; and one process of it: restart, pause, resume.
+
+Progress is told through ``say``, line by line; results are plain values. What bites: `up` gives the daemon the resolved
+settings as environment variables, so everything in the stack sees the same ports, whatever else is set.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from headway.clock import monotonic_s
+from headway.errors import PermanentFailure, TransientFailure
+from headway.local.control import ControlSocket, Message, ask
+from headway.local.keeper import run_kept
+from headway.local.plan import Process
+from headway.local.ports import holders
+from headway.local.processes import ProcessId, identify, is_alive, own_id
+from headway.local.stack import PARTS, Part, choose
+from headway.local.state import STACK_VARIABLE, claim, clean_stale, erase, forget, held, is_held, record, recorded
+from headway.local.supervisor import Supervisor
+from headway.settings import Settings
+
+Say = Callable[[str], None]
+
+# A stop takes 15 s at most; who holds the lock longer than this is stuck.
+_DOWN_WITHIN_S = 20.0
+_POLL_S = 0.1
+_SILENT_AT_MOST_S = 8.0
+
+
+def up(settings: Settings, *, only: Sequence[str], say: Say) -> dict[str, Any]:
+    """Start the stack in the background and give its status once everything is ready; when it is up, just the status.
+
+    Raises:
+        PermanentFailure: a port is busy, a stack without these parts is up, or a part does not get ready.
+    """
+    chosen = choose(only, parts=PARTS)
+    if is_held(settings.state):
+        missing = {part.name for part in chosen} - set(status(settings)["parts"])
+        if missing:
+            raise PermanentFailure(
+                f"{settings.state}: its stack is up without {', '.join(sorted(missing))}. "
+                "Stop it with `headway down`, then start it with all the parts you need."
+            )
+        return _until_ready(settings, told=_Log(settings, say), alive=lambda: is_held(settings.state))
+    prepare(settings, chosen, say=say)
+    told = _Log(settings, say)
+    daemon = _start_daemon(settings, only=[part.name for part in chosen])
+    try:
+        return _until_ready(settings, told=told, alive=lambda: is_alive(daemon))
+    except KeyboardInterrupt:
+        down(settings, say=say)
+        raise
+
+
+def run(settings: Settings, *, only: Sequence[str], say: Say) -> int:
+    """Run the stack in this process until a signal or `down`; give the exit code when everything is gone."""
+    chosen = choose(only, parts=PARTS)
+    prepare(settings, chosen, say=say)
+    processes = [process for part in chosen for process in part.processes(settings)]
+    with held(settings.state):
+        try:
+            return run_kept(lambda: _supervise(settings, processes, keeper=os.getppid(), say=say))
+        finally:
+            forget(settings)
+
+
+def down(settings: Settings, *, say: Say) -> dict[str, Any]:
+    """Stop the stack, or what is left of one; give what was stopped, and the pids that, if any, still run."""
+    began = monotonic_s()
+    known = recorded(settings.state)
+    if is_held(settings.state):
+        told = _Log(settings, say)
+        while is_held(settings.state) and monotonic_s() - began < _DOWN_WITHIN_S:
+            with suppress(TransientFailure):  # just started, and does not listen yet; or just gone
+                ask(_control(settings), {"do": "stop"})
+            told.tell_new()
+            time.sleep(_POLL_S)
+        told.tell_new()
+        # The lock is let go a moment before its holder has ended.
+        while any(map(is_alive, known.values())) and monotonic_s() - began < _DOWN_WITHIN_S:
+            time.sleep(_POLL_S)
+    left = clean_stale(settings, say=say)
+    return {
+        "stopped": [name for name, process in known.items() if process not in left],
+        "left": [process.pid for process in left],
+        "seconds": round(monotonic_s() - began, 1),
+    }
+
+
+def status(settings: Settings) -> dict[str, Any]:
+    """Give phase, processes, links and ports; the phase is ``down`` when there is no stack."""
+    try:
+        answer = ask(_control(settings), {"do": "status"})
+    except TransientFailure:
+        answer = {"phase": "starting" if is_held(settings.state) else "down", "problem": None, "processes": []}
+    names = {process["name"] for process in answer["processes"]}
+    running = [part for part in PARTS if names & {process.name for process in part.processes(settings)}]
+    return {
+        "state": str(settings.state),
+        **answer,
+        "parts": [part.name for part in running],
+        "links": {part.name: link for part in running if (link := part.link(settings)) is not None},
+        "ports": {name: getattr(settings.ports, name) for part in running for name in part.ports},
+    }
+
+
+def direct(settings: Settings, what: Literal["restart", "pause", "resume"], name: str, *, within_s: float) -> None:
+    """Restart, pause or resume one process; return when that is done.
+
+    Raises:
+        TransientFailure: no stack is up, or it took longer than ``within_s``.
+        PermanentFailure: there is no such process, or it is not in a state for this.
+    """
+    deadline = monotonic_s() + within_s
+    former_pid = _process(ask(_control(settings), {"do": "status"}), name).get("pid")
+    process = _process(ask(_control(settings), {"do": what, "name": name}), name)
+    while not _is_done(what, process, former_pid):
+        if monotonic_s() > deadline:
+            raise TransientFailure(
+                f"{name}: after {within_s:.0f} s of {what} it is {process['state']}. See {process['log']}."
+            )
+        time.sleep(_POLL_S)
+        process = _process(ask(_control(settings), {"do": "status"}), name)
+
+
+def reset(settings: Settings, *, say: Say) -> dict[str, Any]:
+    """Stop the stack and erase its state folder.
+
+    Raises:
+        PermanentFailure: the folder was not made by Headway, or something in it still runs.
+    """
+    report = down(settings, say=say)
+    if report["left"]:
+        raise PermanentFailure(
+            f"{settings.state}: kept, as the processes {report['left']} did not end. End them, then reset again."
+        )
+    erase(settings.state)
+    return {**report, "erased": str(settings.state)}
+
+
+def prepare(settings: Settings, chosen: Sequence[Part], *, say: Say) -> None:
+    """Do what has to hold before anything starts: own state folder, nothing left over, ports free, downloads there.
+
+    Raises:
+        PermanentFailure: a stack is up already, a port is busy (with its holder), or the folder is not ours.
+        TransientFailure: a download failed.
+    """
+    claim(settings.state)
+    with held(settings.state):
+        clean_stale(settings, say=say)
+    wanted = {
+        port: f"{part.name} ({name})"
+        for part in chosen
+        for name, port in zip(part.ports, part.port_numbers(settings), strict=True)
+    }
+    if busy := holders(wanted):
+        lines = "; ".join(f"{holder}, wanted for {wanted[holder.port]}" for holder in busy)
+        raise PermanentFailure(
+            f"{lines}. Nothing was started. End what holds it, or choose other ports: HEADWAY_PORT_BASE moves all of "
+            "them, HEADWAY_PORTS__<NAME> one."
+        )
+    for part in chosen:
+        if part.fetch is not None:
+            part.fetch()
+
+
+class _Log:
+    """Tells what the supervisor writes from now on."""
+
+    def __init__(self, settings: Settings, say: Say) -> None:
+        self._file = _supervisor_log(settings)
+        self.say = say
+        self._read = self._file.stat().st_size if self._file.exists() else 0
+
+    def tell_new(self) -> bool:
+        """Say the lines that came since the last call; whether there were any."""
+        if not self._file.exists():
+            return False
+        with self._file.open("rb") as log:
+            log.seek(self._read)
+            new, end, _ = log.read().rpartition(b"\n")
+        self._read += len(new) + len(end)
+        for line in new.decode(errors="replace").splitlines():
+            self.say(line)
+        return bool(new)
+
+
+def _until_ready(settings: Settings, *, told: _Log, alive: Callable[[], bool]) -> dict[str, Any]:
+    spoke = began = monotonic_s()
+    while True:
+        lives = alive()  # asked before the log is read, so that a dying supervisor's last words are told
+        if told.tell_new():
+            spoke = monotonic_s()
+        now = status(settings)
+        if now["phase"] == "ready":
+            told.tell_new()
+            return now
+        if not lives:
+            raise PermanentFailure(f"stack: did not get ready, and was stopped. All is in {_supervisor_log(settings)}.")
+        if monotonic_s() - spoke > _SILENT_AT_MOST_S:
+            spoke = monotonic_s()
+            waiting = [p["name"] for p in now["processes"] if p["state"] in ("starting", "backoff")]
+            told.say(f"waiting for {', '.join(waiting) or 'the supervisor'} ({spoke - began:.0f} s)")
+        time.sleep(_POLL_S)
+
+
+def _supervise(settings: Settings, processes: Sequence[Process], *, keeper: int, say: Say) -> int:
+    own = {"keeper": identify(keeper), "supervisor": own_id()}
+
+    def remember(facts: Message) -> None:
+        found = own | {process["name"]: identify(process["pid"] or 0) for process in facts["processes"]}
+        record(settings.state, {name: process for name, process in found.items() if process is not None})
+
+    control = ControlSocket(_control(settings))
+    try:
+        return Supervisor(
+            processes,
+            log_dir=settings.state / "log",
+            # Processes stand in the log folder; Python must not import from where it happens to stand.
+            environment={**_environment(settings), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
+            control=control,
+            say=say,
+            record=remember,
+        ).run()
+    finally:
+        control.close()
+
+
+def _start_daemon(settings: Settings, *, only: Sequence[str]) -> ProcessId:
+    command = [sys.executable, "-P", "-m", "headway.local.daemon", *only]
+    with _supervisor_log(settings).open("ab") as log:
+        # It forks and ends at once, so nobody here has to wait for the daemon one day.
+        started = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=_environment(settings),
+            start_new_session=True,
+            check=True,
+        )
+    pid, ticks = map(int, started.stdout.split())
+    return ProcessId(pid=pid, started=ticks)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    return {**os.environ, **settings.environment(), STACK_VARIABLE: str(settings.state)}
+
+
+def _control(settings: Settings) -> Path:
+    return settings.sockets / "control.sock"
+
+
+def _supervisor_log(settings: Settings) -> Path:
+    return settings.state / "log" / "supervisor.log"
+
+
+def _process(facts: Message, name: str) -> dict[str, Any]:
+    # Unknown here means unknown to the supervisor, whose refusal names what there is.
+    return next((dict(process) for process in facts["processes"] if process["name"] == name), {})
+
+
+def _is_done(what: str, process: Message, former_pid: int | None) -> bool:
+    if what == "pause":
+        return bool(process["state"] == "paused")
+    return bool(process["state"] in ("ready", "done") and process["pid"] != former_pid)

@@ -1,0 +1,253 @@
+"""The parts of the one-machine stack: what each runs, which ports it takes, what it needs, where to look at it.
+
+The composition root of ``headway up``: the only place that knows all parts. Adding one is one entry in `PARTS`; only
+what can be started now belongs there. Commands are built when a part starts, so `status` never needs Java or a network.
+"""
+
+import http.client
+import json
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from headway.errors import ContractViolation
+from headway.local.jars import KAFKA, ensure_bundle
+from headway.local.kafka import BrokerConfig, broker_command, broker_ready, format_storage
+from headway.local.plan import Process
+from headway.local.valkey import valkey_command, valkey_ready
+from headway.settings import LOOPBACK, Settings, project_root
+
+_PROBE_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One entry of the table.
+
+    ``group`` is what ``--only`` may name instead of the part. ``needs`` names other parts, which are started with it.
+    ``ports`` are fields of `headway.settings.Ports`. ``fetch`` downloads what the part needs and the environment does
+    not hold. ``page`` is a path a person may open, on the first of ``ports``.
+    """
+
+    name: str
+    group: str
+    processes: Callable[[Settings], Sequence[Process]]
+    ports: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    fetch: Callable[[], object] | None = None
+    page: str | None = None
+
+    def port_numbers(self, settings: Settings) -> tuple[int, ...]:
+        """The ports it listens on."""
+        return tuple(getattr(settings.ports, name) for name in self.ports)
+
+    def link(self, settings: Settings) -> str | None:
+        """Where a person looks at it, if anywhere."""
+        return None if self.page is None else f"http://{LOOPBACK}:{self.port_numbers(settings)[0]}{self.page}"
+
+
+def choose(only: Iterable[str], *, parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Give the parts named by part or group, and what they need, in the table's order; all when none is named.
+
+    Raises:
+        ContractViolation: a name is neither a part nor a group.
+    """
+    by_name = {part.name: part for part in parts}
+    groups = {part.group for part in parts}
+    wanted = list(only) or list(by_name)
+    if unknown := [name for name in wanted if name not in by_name and name not in groups]:
+        raise ContractViolation(
+            f"stack: no part or group {', '.join(map(repr, unknown))} "
+            f"(parts: {', '.join(by_name)}; groups: {', '.join(sorted(groups))})"
+        )
+    chosen = {part.name for part in parts if part.name in wanted or part.group in wanted}
+    waiting = sorted(chosen)
+    while waiting:
+        needed = set(by_name[waiting.pop()].needs) - chosen
+        chosen |= needed
+        waiting += sorted(needed)
+    return tuple(part for part in parts if part.name in chosen)
+
+
+def answers(port: int, path: str) -> Callable[[], bool]:
+    """Give a probe: whether HTTP on this port of loopback answers 200 for this path."""
+
+    def ready() -> bool:
+        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_PROBE_TIMEOUT_S)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    return ready
+
+
+def module(name: str, *arguments: object) -> list[str]:
+    """Give the command that runs one of our modules with this interpreter."""
+    return [sys.executable, "-m", name, *map(str, arguments)]
+
+
+def _kafka(settings: Settings) -> list[Process]:
+    broker = BrokerConfig(
+        data_dir=settings.state / "kafka",
+        log_dir=settings.state / "log",
+        port=settings.ports.kafka,
+        controller_port=settings.ports.kafka_controller,
+    )
+
+    def command() -> list[str]:
+        format_storage(broker)
+        return broker_command(broker)
+
+    # An orderly stop syncs the log, so that the next start need not recover it.
+    return [Process(name="kafka", command=command, ready=lambda: broker_ready(broker.bootstrap), stop_timeout_s=8.0)]
+
+
+def _valkey(settings: Settings) -> list[Process]:
+    port = settings.ports.valkey
+
+    def command() -> list[str]:
+        return valkey_command(_folder(settings.state / "valkey"), port)
+
+    return [Process(name="valkey", command=command, ready=lambda: valkey_ready(port))]
+
+
+def _mlflow(settings: Settings) -> list[Process]:
+    port = settings.ports.mlflow
+    env = {
+        # The job runner is eight more processes, for features that are not used here.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    command = module("headway.local.mlflow_server", "--port", port, "--data", settings.state / "mlflow")
+    return [
+        Process(name="mlflow", command=lambda: command, env=env, ready=answers(port, "/health"), start_timeout_s=120.0)
+    ]
+
+
+def dagster_environment(settings: Settings) -> dict[str, str]:
+    """What every Dagster process, and a Dagster command by hand, needs to find the instance and the tracking server."""
+    return {
+        "DAGSTER_HOME": str(settings.state / "dagster"),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "MLFLOW_TRACKING_URI": settings.mlflow_url,
+        # MLflow's client otherwise retries a failing server for minutes, which looks like a hang.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    }
+
+
+def _dagster(settings: Settings) -> list[Process]:
+    home = settings.state / "dagster"
+    env = dagster_environment(settings)
+    ports = settings.ports
+
+    def code() -> list[str]:
+        shutil.copyfile(project_root() / "dagster.yaml", _folder(home) / "dagster.yaml")
+        # Webserver and daemon share this one code server: loaded once, and reloaded from the page for both.
+        server = {"host": LOOPBACK, "port": ports.dagster_code, "location_name": "headway"}
+        (home / "workspace.yaml").write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
+        return module(
+            "dagster",
+            *("code-server", "start", "--host", LOOPBACK, "--port", ports.dagster_code),
+            *("--module-name", "orchestration.definitions", "--location-name", "headway"),
+        )
+
+    workspace = ("-w", home / "workspace.yaml")
+    web = ("-h", LOOPBACK, "-p", ports.dagster, *workspace)
+    after_code = ("dagster-code",)
+    return [
+        Process(name="dagster-code", command=code, env=env, ready=lambda: _listens(ports.dagster_code)),
+        Process(
+            name="dagster-web",
+            command=lambda: module("dagster_webserver", *web),
+            env=env,
+            ready=answers(ports.dagster, "/server_info"),
+            depends_on=after_code,
+        ),
+        Process(
+            name="dagster-daemon",
+            command=lambda: module("dagster._daemon", "run", *workspace),
+            env=env,
+            ready=lambda: _daemons_healthy(ports.dagster),
+            depends_on=after_code,
+        ),
+    ]
+
+
+def _listens(port: int) -> bool:
+    # Dagster's code server opens its port when the definitions are loaded, and not before.
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=_PROBE_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _daemons_healthy(webserver_port: int) -> bool:
+    """Whether every daemon this instance requires has sent its heartbeat, as the web page would show it."""
+    query = "{instance{daemonHealth{allDaemonStatuses{required healthy}}}}"
+    connection = http.client.HTTPConnection(LOOPBACK, webserver_port, timeout=_PROBE_TIMEOUT_S)
+    try:
+        connection.request("POST", "/graphql", json.dumps({"query": query}), {"content-type": "application/json"})
+        answer = json.loads(connection.getresponse().read())
+        daemons = answer["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return False  # the page is not up yet, or answers with an error instead of data
+    finally:
+        connection.close()
+    return all(daemon["healthy"] for daemon in daemons if daemon["required"])
+
+
+# In the order of streaming.jobs.JOBS: a job's port is job_first plus its place.
+STREAM_JOBS = ("enricher", "features-fan-out", "features-aggregate", "online-writer", "lake-loader")
+
+
+def _streams(settings: Settings) -> list[Process]:
+    env = settings.environment()
+    topics = Process(name="topics", command=lambda: module("streaming.provision"), env=env, ready=None)
+    jobs = [
+        Process(
+            name=name,
+            command=lambda name=name: module("streaming.main", name),  # type: ignore[misc]  # bound per job
+            env=env,
+            ready=answers(settings.ports.job_first + place, "/readyz"),
+            depends_on=("topics",),
+        )
+        for place, name in enumerate(STREAM_JOBS)
+    ]
+    return [topics, *jobs]
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+PARTS: tuple[Part, ...] = (
+    Part(
+        name="kafka",
+        group="events",
+        processes=_kafka,
+        ports=("kafka", "kafka_controller"),
+        fetch=lambda: ensure_bundle(KAFKA),
+    ),
+    Part(name="valkey", group="features", processes=_valkey, ports=("valkey",)),
+    Part(name="streams", group="events", processes=_streams, ports=("job_first",), needs=("kafka", "valkey")),
+    Part(name="mlflow", group="training", processes=_mlflow, ports=("mlflow",), page="/"),
+    Part(
+        name="dagster",
+        group="training",
+        processes=_dagster,
+        ports=("dagster", "dagster_code"),
+        needs=("mlflow",),
+        page="/",
+    ),
+)

@@ -1,0 +1,196 @@
+"""The two event logs every claim of the contract is tried on: in memory, and a real broker."""
+
+import itertools
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import pytest
+
+from headway.adapters.kafka import GroupProtocol, KafkaEventLog, KafkaPublisher, KafkaReader, admin_client, apply_topics
+from headway.adapters.memory import MemoryBroker, MemoryLog, MemoryPublisher, MemoryReader
+from headway.local.kafka import BrokerConfig, broker_command, broker_ready, format_storage
+from headway.ports import EventLog, LogReader, PartitionCallback, Publisher, TopicPartition
+from headway.topics import Topic
+
+START_TIMEOUT_S = 60.0
+
+
+def ignore(_: Sequence[TopicPartition]) -> None:
+    pass
+
+
+def plain_topic(name: str, *, partitions: int) -> Topic:
+    return Topic(name=name, partitions=partitions, replication_factor=1, min_insync_replicas=1)
+
+
+class LogStack(Protocol):
+    """A log to test: whatever is opened here is closed after the test."""
+
+    def create_topic(self, *, partitions: int) -> str: ...
+    def event_log(
+        self,
+        *,
+        group: str,
+        topic: str,
+        instance: str = "0",
+        on_assign: PartitionCallback = ignore,
+        on_revoke: PartitionCallback = ignore,
+    ) -> EventLog: ...
+    def publisher(self) -> Publisher: ...
+    def reader(self) -> LogReader: ...
+
+
+@dataclass
+class MemoryStack:
+    broker: MemoryBroker = field(default_factory=MemoryBroker)
+    names: Iterator[int] = field(default_factory=itertools.count)
+
+    def create_topic(self, *, partitions: int) -> str:
+        return self.broker.create([plain_topic(f"t{next(self.names)}", partitions=partitions)])[0]
+
+    def event_log(
+        self,
+        *,
+        group: str,
+        topic: str,
+        instance: str = "0",  # noqa: ARG002 - the memory log needs no transactional id
+        on_assign: PartitionCallback = ignore,
+        on_revoke: PartitionCallback = ignore,
+    ) -> EventLog:
+        return MemoryLog(self.broker, group=group, topics=[topic], on_assign=on_assign, on_revoke=on_revoke)
+
+    def publisher(self) -> Publisher:
+        return MemoryPublisher(self.broker)
+
+    def reader(self) -> LogReader:
+        return MemoryReader(self.broker)
+
+
+@dataclass
+class KafkaStack:
+    bootstrap: str
+    protocol: GroupProtocol
+    opened: list[EventLog | Publisher | LogReader] = field(default_factory=list)
+
+    def create_topic(self, *, partitions: int) -> str:
+        name = f"t.{uuid4().hex}"
+        apply_topics(admin_client(self.bootstrap), [plain_topic(name, partitions=partitions)])
+        return name
+
+    def event_log(
+        self,
+        *,
+        group: str,
+        topic: str,
+        instance: str = "0",
+        on_assign: PartitionCallback = ignore,
+        on_revoke: PartitionCallback = ignore,
+    ) -> EventLog:
+        log = KafkaEventLog(
+            bootstrap=self.bootstrap,
+            group=f"{group}.{topic}",
+            topics=[topic],
+            instance=instance,
+            on_assign=on_assign,
+            on_revoke=on_revoke,
+            protocol=self.protocol,
+            max_poll_interval_s=6.5,
+        )
+        self.opened.append(log)
+        return log
+
+    def publisher(self) -> Publisher:
+        publisher = KafkaPublisher(bootstrap=self.bootstrap)
+        self.opened.append(publisher)
+        return publisher
+
+    def reader(self) -> LogReader:
+        return KafkaReader(bootstrap=self.bootstrap)
+
+    def close(self) -> None:
+        for each in reversed(self.opened):
+            each.close()
+
+
+@dataclass
+class RealBroker:
+    """A broker process that a test may kill and start again."""
+
+    config: BrokerConfig
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        format_storage(self.config)
+        self.process = subprocess.Popen(broker_command(self.config))
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not broker_ready(self.config.bootstrap):
+            assert self.process.poll() is None, f"the broker died; see {self.config.log_dir}"
+            assert time.monotonic() < deadline, f"the broker is not ready; see {self.config.log_dir}"
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def new_broker(folder: Path) -> RealBroker:
+    port, controller_port = free_ports(2)
+    return RealBroker(
+        BrokerConfig(data_dir=folder / "data", log_dir=folder / "logs", port=port, controller_port=controller_port)
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealBroker]:
+    broker = new_broker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[RealBroker]:
+    broker = new_broker(tmp_path)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("consumer", marks=pytest.mark.integration),
+        pytest.param("classic", marks=pytest.mark.integration),
+    ]
+)
+def stack(request: pytest.FixtureRequest) -> Iterator[LogStack]:
+    if request.param == "memory":
+        yield MemoryStack()
+        return
+    broker: RealBroker = request.getfixturevalue("shared_broker")
+    kafka = KafkaStack(broker.config.bootstrap, request.param)
+    yield kafka
+    kafka.close()
