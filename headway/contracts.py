@@ -4,17 +4,21 @@ A contract is one event type with one typed body. A domain is the events and fea
 (``domains/<name>/``); the lake's ``events`` table, the JSON Schemas and the enriched stream are derived from it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import NoneType, UnionType
-from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from headway.clock import duration_us
 from headway.errors import ContractViolation
+from headway.events import Event
 from headway.features.definitions import FeatureView
+
+if TYPE_CHECKING:
+    import polars as pl
 
 ColumnType = Literal["string", "int64", "float64", "timestamp"]
 _COLUMN_TYPES: dict[type, ColumnType] = {str: "string", int: "int64", float: "float64", datetime: "timestamp"}
@@ -58,6 +62,30 @@ class Contract:
         return struct_columns(self.body)
 
 
+class Transform(Protocol):
+    """A change of events, the same on a frame of the lake's columns and on single events."""
+
+    def frame(self, events: "pl.LazyFrame") -> "pl.LazyFrame":
+        """Return the changed events of a frame."""
+        ...
+
+    def event(self, event: Event) -> Event:
+        """Return the changed event."""
+        ...
+
+
+class History(Protocol):
+    """Where a domain's past comes from: the same events in bulk, enriched, and one by one as producers sent them."""
+
+    def events_between(self, start_us: int, end_us: int, *, transform: Transform | None = None) -> "pl.DataFrame":
+        """Return the events of [start, end) in the columns of the lake's ``events``, sorted by (time, id)."""
+        ...
+
+    def iter_events(self, start_us: int, end_us: int, *, transform: Transform | None = None) -> Iterator[Event]:
+        """Yield the same events in the same order, bodies only."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Domain:
     """Event contracts, enrichment and feature views that products share.
@@ -66,6 +94,8 @@ class Domain:
         source: CloudEvents ``source`` of its producer; (source, id) is an event's identity (S12).
         enrichment: columns the reference adds to the body, same for all types; null where they do not apply.
         load_reference: reads the reference data; called by composition roots, never at import.
+        load_history: likewise, for bulk loads and replays.
+        planted_change: the labelled change a demonstration plants, from an instant (microseconds) on.
     """
 
     name: str
@@ -74,6 +104,8 @@ class Domain:
     enrichment: Mapping[str, ColumnType]
     views: tuple[FeatureView, ...]
     load_reference: Callable[[], Reference]
+    load_history: Callable[[], History] | None = None
+    planted_change: Callable[[int], Transform] | None = None
 
     def __post_init__(self) -> None:
         types = [c.event_type for c in self.contracts]

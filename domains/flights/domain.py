@@ -1,9 +1,22 @@
 """The flights domain as one value: what producers send, what enriches it, which views products share."""
 
+import importlib
+
 from domains.flights.contracts import CONTRACTS
+from domains.flights.planted import PaddingRemoved
 from domains.flights.reference import ENRICHMENT, load_reference
 from domains.flights.views import VIEWS
-from headway.contracts import Domain
+from headway.contracts import Domain, History
+
+# Together a good half of the departures, so that a week shows the change beyond doubt.
+PLANTED_CARRIERS = frozenset({"B6", "EV", "UA"})
+
+
+def _load_history() -> History:
+    # A module that has the two functions is a History; imported late, because it imports this one.
+    history: History = importlib.import_module("domains.flights.source")
+    return history
+
 
 DOMAIN = Domain(
     name="flights",
@@ -12,4 +25,6 @@ DOMAIN = Domain(
     enrichment=ENRICHMENT,
     views=VIEWS,
     load_reference=load_reference,
+    load_history=_load_history,
+    planted_change=lambda from_us: PaddingRemoved(from_us=from_us, carriers=PLANTED_CARRIERS),
 )

@@ -8,7 +8,6 @@ from ``dep_time`` or ``arr_time``. They are schedule + delay; the printed clocks
 """
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import polars as pl
 
@@ -17,6 +16,7 @@ from domains.flights.domain import DOMAIN
 from domains.flights.files import read_table
 from domains.flights.reference import FlightReference, load_reference
 from headway.clock import format_us
+from headway.contracts import Transform
 from headway.errors import ContractViolation, InputRejected
 from headway.events import Event
 from headway.lake import INSTANT, as_table, events_table
@@ -37,18 +37,6 @@ _WEATHER_FILE = {
 }
 _IDENTITY = ("carrier", "flight", "tail", "origin", "dest", "sched_dep", "sched_arr", "distance_mi")
 _SLICE_ROWS = 20_000  # bounds the Python rows alive at once while a year is replayed
-
-
-class Transform(Protocol):
-    """A labelled change of the events (a demo's planted drift), one meaning in two forms that a test holds equal."""
-
-    def frame(self, events: pl.LazyFrame) -> pl.LazyFrame:
-        """Return the events changed; columns are those of the ``events`` table without enrichment and transport."""
-        ...
-
-    def event(self, event: Event) -> Event:
-        """Return one event changed."""
-        ...
 
 
 def flights_table() -> pl.DataFrame:
