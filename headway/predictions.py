@@ -29,7 +29,7 @@ class ModelId(msgspec.Struct, frozen=True, kw_only=True):
     """Which model answered: registry name, version, and the hash of the bytes it was loaded from."""
 
     name: str
-    version: str
+    version: int
     digest: str
 
 
@@ -86,12 +86,12 @@ _COLUMNS: Mapping[str, pl.DataType] = {
     "requested_at": INSTANT,
     "product": pl.String(),
     "model_name": pl.String(),
-    "model_version": pl.String(),
+    "model_version": pl.Int64(),
     "model_digest": pl.String(),
     "reference_version": pl.String(),
     "probability": pl.Float64(),
     "degraded": pl.Boolean(),
-    "stale": pl.List(pl.String()),
+    "stale": pl.String(),  # names of views, separated by commas
     "source": pl.String(),
     "planted": pl.String(),
     "request": pl.String(),
@@ -165,7 +165,7 @@ def predictions_in(rows: pl.DataFrame) -> list[Prediction]:
             views=_VIEWS.decode(row["views"]),
             probability=row["probability"],
             degraded=row["degraded"],
-            stale=tuple(row["stale"]),
+            stale=tuple(filter(None, row["stale"].split(","))),
             source=row["source"],
             planted=row["planted"],
         )
@@ -217,7 +217,7 @@ def _rows(logged: Iterable[tuple[Prediction, tuple[str | None, int | None, int |
                 prediction.reference_version,
                 prediction.probability,
                 prediction.degraded,
-                list(prediction.stale),
+                ",".join(prediction.stale),
                 prediction.source,
                 prediction.planted,
                 bytes(prediction.request).decode(),

@@ -1,6 +1,6 @@
 """A small streaming plane in memory: the real handlers on the in-memory log, and a reference that knows three airports."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -77,17 +77,22 @@ def departed(event_id: str, *, at: str, origin: str = "EWR", delay_min: object =
     )
 
 
+Corrupt = Callable[[list[Record]], list[Record]]
+
+
 @dataclass
 class World:
-    """The plane and what it holds; jobs are made anew by ``restart``."""
+    """The plane and what it holds; ``corrupt`` plants a bug into what stage 1 hands to stage 2."""
 
+    domain: Domain = DOMAIN
     broker: MemoryBroker = field(default_factory=MemoryBroker)
+    corrupt: Corrupt | None = None
 
     def __post_init__(self) -> None:
-        self.broker.create(
-            topic_table(views=[DELAY.qualified], products=[], replication_factor=1, min_insync_replicas=1)
-        )
+        views = [view.qualified for view in self.domain.views]
+        self.broker.create(topic_table(views=views, products=[], replication_factor=1, min_insync_replicas=1))
         self.reader = MemoryReader(self.broker)
+        self.reference = self.domain.load_reference()
 
     def send(self, event: Event) -> None:
         self.send_bytes(encode_event(event), key=event.subject)
@@ -96,14 +101,18 @@ class World:
         self.broker.append(Record(topic=EVENTS_RAW, key=key.encode(), value=raw))
 
     def tick(self, at: str) -> None:
+        self.tick_us(instant(at))
+
+    def tick_us(self, tick_us: int) -> None:
         for partition in range(PARTITIONS):
-            self.broker.append(tick_record(EVENTS_RAW, instant(at), partition=partition))
+            self.broker.append(tick_record(EVENTS_RAW, tick_us, partition=partition))
 
     def run(self) -> None:
         """Run the three jobs, one after the other, until each is idle; each starts as a new process would."""
-        self.run_job(EnrichHandler(DOMAIN, Airports(), self.reader.read_compacted), "enricher", EVENTS_RAW)
-        self.run_job(FanOutHandler(DOMAIN.views), "fan-out", EVENTS_ENRICHED)
-        self.run_job(AggregateHandler(DOMAIN.views, self.reader.read_compacted), "aggregate", FEATURES_INPUT)
+        self.run_job(EnrichHandler(self.domain, self.reference, self.reader.read_compacted), "enricher", EVENTS_RAW)
+        fan_out = FanOutHandler(self.domain.views)
+        self.run_job(Corrupted(fan_out, self.corrupt) if self.corrupt else fan_out, "fan-out", EVENTS_ENRICHED)
+        self.run_job(AggregateHandler(self.domain.views, self.reader.read_compacted), "aggregate", FEATURES_INPUT)
 
     def run_job(self, handler: Handler, group: str, topic: str) -> None:
         worker = HandlerWorker(handler)
@@ -129,6 +138,17 @@ class World:
                 TopicPartition(topic, partition), start=self.broker.committed(group, TopicPartition(topic, partition))
             )
         )
+
+
+class Corrupted:
+    """A handler with a bug planted into its outputs."""
+
+    def __init__(self, handler: FanOutHandler, corrupt: Corrupt) -> None:
+        self._handler, self._corrupt = handler, corrupt
+        self.assigned, self.revoked = handler.assigned, handler.revoked
+
+    def handle(self, batch: Sequence[Message]) -> list[Record]:
+        return self._corrupt(self._handler.handle(batch))
 
 
 def _until_idle(world: World, group: str, topic: str) -> Any:

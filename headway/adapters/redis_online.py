@@ -157,6 +157,12 @@ class OnlineWriter:
         pairs = [str(number) for item in sorted(watermarks_ms.items()) for number in item]
         self._run(ADVANCE_WATERMARK, [(watermark_key(self._project, view), str(partition_count), *pairs)])
 
+    def read_watermark_us(self, view: str) -> int | None:
+        """Return the view's watermark in microseconds UTC; None until every partition has reported."""
+        with _explained():
+            ms: Any = self._redis.hget(watermark_key(self._project, view), "view")  # bytes or None
+        return None if ms is None else int(ms) * 1000
+
     def close(self) -> None:
         """Release the connections."""
         self._redis.close()
@@ -240,6 +246,6 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except _TEMPORARY as error:
-        raise TransientFailure(f"online store: write failed ({error}); write the same rows again") from error
+        raise TransientFailure(f"online store: not reachable ({error}); repeat the same call") from error
     except redis.RedisError as error:
-        raise PermanentFailure(f"online store: write was refused ({error}); see the server's log") from error
+        raise PermanentFailure(f"online store: refused ({error}); see the server's log") from error

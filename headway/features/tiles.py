@@ -44,11 +44,12 @@ class Plan:
 
     view: FeatureView
     hop_us: int
+    names: tuple[str, ...]
     fields: tuple[str, ...]
     summed: tuple[bool, ...]
     windows: tuple[tuple[int, int | None, tuple[tuple[str, Function], ...]], ...]
     tiles_per_window: tuple[int, ...]
-    keeps_last_ever: bool
+    ever_columns: frozenset[int]
 
     @classmethod
     def of(cls, view: FeatureView) -> "Plan":
@@ -61,11 +62,12 @@ class Plan:
         return cls(
             view=view,
             hop_us=view.hop_us,
+            names=tuple(view.columns),
             fields=fields,
             summed=(False, *(view.fields[field] == "int64" for field in fields)),
             windows=tuple((column, window, tuple(names)) for (column, window), names in shared.items()),
             tiles_per_window=tuple(window_us // view.hop_us for window_us in view.windows_us),
-            keeps_last_ever=any(a.function == "last_ever" for a in view.aggregates),
+            ever_columns=frozenset(fields.index(str(a.field)) + 1 for a in view.aggregates if a.window is None),
         )
 
     def entry(self, time_us: int, event_id: str, values: Mapping[str, Value]) -> Entry:
@@ -98,11 +100,6 @@ class EntityTiles:
     def is_empty(self) -> bool:
         """Whether nothing is left to remember."""
         return not self._columns[0].ks and not any(self.ever)
-
-    @property
-    def tiles(self) -> list[int]:
-        """Numbers of the live tiles, ascending."""
-        return self._columns[0].ks
 
     def add(self, entry: Entry) -> bool:
         """Take an event into its open tile; return False when the tile already has its id (first write wins)."""
@@ -138,13 +135,17 @@ class EntityTiles:
         self._open.pop(k, None)
         self._ids.pop(k, None)
 
-    def drop(self, k: int) -> None:
-        """Forget a tile; only what ``last_ever`` needs remains."""
+    def drop(self, k: int) -> bool:
+        """Forget a tile; return whether it left something that ``last_ever`` needs."""
         self.seal(k)
-        for index, column in enumerate(self._columns):
-            last = column.drop(k)
-            if self._plan.keeps_last_ever and last is not None:
-                self.ever[index] = max(last, self.ever[index] or last, key=lambda s: s[:2])
+        lasts = [column.drop(k) for column in self._columns]
+        left = False
+        for index in self._plan.ever_columns:
+            last, known = lasts[index], self.ever[index]
+            if last is not None and (known is None or last[:2] > known[:2]):
+                self.ever[index] = last
+                left = True
+        return left
 
     def instants_from(self, start_us: int, watermark_us: int | None) -> list[int]:
         """Return the instants >= start at which the entity has rows: its events, and its expiries <= watermark."""
@@ -169,7 +170,7 @@ class EntityTiles:
         floor = at_us // self._plan.hop_us
         tails = self._tails(floor + 1, at_us)
         whole = floor if tails is not None else floor + 1
-        values: dict[str, Value] = dict.fromkeys(self._plan.view.columns)
+        values: dict[str, Value] = dict.fromkeys(self._plan.names)
         for index, window, aggregates in self._plan.windows:
             column = self._columns[index]
             high = bisect_right(column.ks, whole)

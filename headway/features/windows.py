@@ -61,6 +61,9 @@ class ViewTask:
     def __init__(self, view: FeatureView, source_partitions: Iterable[int]) -> None:
         self.view = view
         self._plan = Plan.of(view)
+        # The view derives these on every access; per event that was half of the whole cost.
+        self._qualified, self._hop_us, self._lateness_us = view.qualified, view.hop_us, view.lateness_us
+        self._windows_us, self._max_window_us = view.windows_us, view.max_window_us
         self._entities: dict[Key, EntityTiles] = {}
         self._ticks: dict[int, int | None] = dict.fromkeys(sorted(source_partitions))
         self._bootstrap_us: int | None = None
@@ -177,18 +180,18 @@ class ViewTask:
             if time_us <= until_us:
                 task._add(key, task._plan.entry(time_us, event_id, values))
         task._forget(until_us)
+        task._dirty_tiles = {at: None for at in task._dirty_tiles if task._tile_record(*at) is not None}
         return task
 
     def _admit(
         self, key: Key, event_id: str, time_us: int, values: Mapping[str, Value], *, tick_before_us: int | None
     ) -> bool:
-        lateness_us = self.view.lateness_us
-        if is_too_late(time_us, tick_before_us=tick_before_us, lateness_us=lateness_us):
+        if is_too_late(time_us, tick_before_us=tick_before_us, lateness_us=self._lateness_us):
             self._too_late += 1
             self._dirty_task = True
             return False
         watermark_us = self.watermark_us
-        if watermark_us is not None and time_us < watermark_us - lateness_us:
+        if watermark_us is not None and time_us < watermark_us - self._lateness_us:
             if self._bootstrap_us is None or time_us > self._bootstrap_us:
                 raise ContractViolation(
                     f"{self.view.qualified}: event {event_id} of {time_us} us is older than watermark {watermark_us} us "
@@ -208,40 +211,38 @@ class ViewTask:
         entity = self._entity(key)
         if not entity.add(entry):
             return False
-        k = tile_of(entry[0], self.view.hop_us)
+        k = tile_of(entry[0], self._hop_us)
         self._dirty_tiles[key, k] = None
         self._schedule(key, k)
         return True
 
     def _schedule(self, key: Key, k: int) -> None:
-        end_us, watermark_us = k * self.view.hop_us, self.watermark_us
-        for window_us in self.view.windows_us:
+        end_us, watermark_us = k * self._hop_us, self.watermark_us
+        for window_us in self._windows_us:
             if watermark_us is None or end_us + window_us > watermark_us:
                 self._expiries.put(end_us + window_us, key)
         self._seals.put(end_us, key)
-        self._drops.put(end_us + self.view.max_window_us, key)
+        self._drops.put(end_us + self._max_window_us, key)
 
     def _forget(self, watermark_us: int) -> None:
         """Seal and drop tiles that no event within lateness can reach any more."""
-        horizon_us = watermark_us - self.view.lateness_us - 1  # an event exactly at the limit still counts
+        horizon_us = watermark_us - self._lateness_us - 1  # an event exactly at the limit still counts
         for end_us, key in self._seals.pop_until(horizon_us):
-            k = end_us // self.view.hop_us
+            k = end_us // self._hop_us
             self._entities[key].seal(k)
             self._dirty_tiles[key, k] = None
         for gone_us, key in self._drops.pop_until(horizon_us):
-            k = (gone_us - self.view.max_window_us) // self.view.hop_us
+            k = (gone_us - self._max_window_us) // self._hop_us
             entity = self._entities[key]
-            entity.drop(k)
             self._dirty_tiles[key, k] = None
-            if self._plan.keeps_last_ever:
+            if entity.drop(k):
                 self._dirty_ever[key] = None
             if entity.is_empty:
                 del self._entities[key]
-                self._dirty_ever.pop(key, None)
 
     def _row(self, key: Key, entity: EntityTiles, at_us: int, *, watermark_us: int | None, revision: int) -> Row:
         return Row(
-            view=self.view.qualified,
+            view=self._qualified,
             key=key,
             event_time_us=at_us,
             revision=revision,
@@ -257,10 +258,12 @@ class ViewTask:
 
     def _tile_record(self, key: Key, k: int) -> bytes | None:
         entity = self._entities.get(key)
-        if entity is None or k not in entity.tiles:
+        if entity is None:
             return None
-        entries = entity.entries(k)
-        return state.encode(state.TileRecord(entries, entity.partials(k) if entries is None else None))
+        if (entries := entity.entries(k)) is not None:
+            return state.encode(state.TileRecord(entries, None))
+        partials = entity.partials(k)
+        return None if partials[0] is None else state.encode(state.TileRecord(None, partials))
 
     def _task_record(self) -> state.TaskRecord:
         return state.TaskRecord(

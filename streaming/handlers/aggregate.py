@@ -34,7 +34,7 @@ class AggregateHandler:
             for name, view in self._views.items():
                 records = [(m.key or b"", m.value) for m in self._restore(state_topic(name), partition)]
                 self._tasks[name, partition] = ViewTask.restore(view, range(PARTITIONS), records)
-                _LOG.info("restored", view=name, partition=partition, records=len(records))
+                _LOG.debug("restored", view=name, partition=partition, records=len(records))
 
     def revoked(self, partitions: Sequence[int]) -> None:
         """Forget the tasks of the partitions."""

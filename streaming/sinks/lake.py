@@ -12,7 +12,6 @@ from pathlib import Path
 
 import polars as pl
 import structlog
-from headway.predictions import prediction_rows, predictions_table
 
 from headway.adapters.delta import Lake
 from headway.clock import monotonic_s
@@ -23,6 +22,7 @@ from headway.features.windows import is_too_late
 from headway.lake import LakeTable, Transport, events_table, streamed_rows
 from headway.letters import letter_of, letter_rows, letters_table
 from headway.ports import Message
+from headway.predictions import prediction_rows, predictions_table
 from headway.ticks import header, is_tick, tick_before_us
 from headway.topics import (
     EVENTS_ENRICHED,
@@ -100,7 +100,7 @@ def build_lake_sink(domain: Domain, products: Sequence[str], root: str) -> LakeS
     """Return the loader of a domain's events, letters and changelogs and of the products' prediction logs."""
     letters = Load(table=letters_table(), decode=_letter_rows)
     loads = {
-        EVENTS_ENRICHED: Load(table=events_table(domain), decode=partial(_event_rows, domain)),
+        EVENTS_ENRICHED: Load(table=events_table(domain), decode=partial(event_rows, domain)),
         EVENTS_RAW_LETTERS: letters,
         EVENTS_ENRICHED_LETTERS: letters,
     }
@@ -117,7 +117,8 @@ def _letter_rows(messages: Sequence[Message]) -> pl.DataFrame:
     return letter_rows([(message, letter_of(message)) for message in messages])
 
 
-def _event_rows(domain: Domain, messages: Sequence[Message]) -> pl.DataFrame:
+def event_rows(domain: Domain, messages: Sequence[Message]) -> pl.DataFrame:
+    """Return the lake rows of enriched events; ticks are left out."""
     rows = []
     for message in messages:
         if is_tick(message):
