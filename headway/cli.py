@@ -6,6 +6,7 @@ Ctrl-C. argparse, as importing cyclopts alone takes 0.18 s of the 0.3 s that ``-
 
 import difflib
 import json
+import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -44,6 +45,12 @@ COMMANDS = (
     Entry("pause", "headway.local.commands:pause_command", "stop one process of the stack and leave it stopped"),
     Entry("resume", "headway.local.commands:resume_command", "start a paused process again"),
     Entry("reset", "headway.local.commands:reset_command", "stop the stack and erase its state folder"),
+    Entry("demo", "orchestration.demo.command:demo_command", "run the whole loop on real flights, and tell it"),
+    Entry("replay", "streaming.commands:replay_command", "play history through the Collector in lock-step"),
+    Entry("features", "streaming.commands:features_command", "bootstrap the feature job from the lake"),
+    Entry("promote", "headway.promotion:promote_command", "say which model version should be served"),
+    Entry("ledger", "streaming.commands:ledger_command", "account for every accepted event"),
+    Entry("letters", "streaming.commands:letters_command", "list dead letters with their reasons"),
     Entry("doctor", "headway.doctor:doctor_command", "check this machine; each failing line names what mends it"),
 )
 
@@ -84,7 +91,11 @@ def _run(entry: Entry, argv: Sequence[str]) -> int:
         outcome = Outcome(holds=False, facts={"error": str(error), "kind": type(error).__name__}, lines=[])
     except KeyboardInterrupt:
         return _INTERRUPTED
-    _show(outcome, to=arguments.json)
+    try:
+        _show(outcome, to=arguments.json)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` say, has seen enough; Python must not complain when it flushes again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0 if outcome.holds else 1
 
 

@@ -1,0 +1,320 @@
+"""The demo's plot, step by step. Every figure is read back from the part that made it: log, lake, registry, balancer."""
+
+import json
+from typing import Any
+
+import httpx
+import polars as pl
+
+from headway.clock import HOUR_US, format_us
+from headway.commands import Say
+from headway.errors import PermanentFailure
+from headway.local import lifecycle
+from headway.monitoring_tables import decisions_table, monitoring_table
+from headway.product import Product
+from headway.registry import CANDIDATE, CHAMPION
+from headway.settings import Settings
+from orchestration.demo.calendar import Calendar, Stretch, demo_calendar, week_keys
+from orchestration.demo.plane import LOAD_RATE_PER_S, Plane, ledger_facts
+from orchestration.demo.quality import july_quality
+from orchestration.demo.story import Story
+from orchestration.launch import Dagster
+from products.catalogue import all_products, find_product
+from serving.balancer import count_answers
+from streaming.replay import Ask, ReplayReport
+
+RUN_TIMEOUT_S = 300.0
+LOWEST_AVERAGE_PRECISION = 0.60
+
+
+class Plot:
+    """One run of the demo."""
+
+    def __init__(self, settings: Settings, product: Product, story: Story, calendar: Calendar) -> None:
+        self.settings = settings
+        self.product = product
+        self.story = story
+        self.calendar = calendar
+        self.plane = Plane(settings=settings, product=product)
+        self.dagster = Dagster(f"http://127.0.0.1:{settings.ports.dagster}")
+        self.replays: list[ReplayReport] = []
+        self.offered_under_load = 0
+        self.failed_under_load = 0
+        self.asked_by_hand = 0
+        self.bad_asks = 0
+
+    def start(self) -> None:
+        """Start every part."""
+        facts = lifecycle.up(self.settings, only=[], say=self.story.tell)
+        for name, link in facts["links"].items():
+            status = httpx.get(link, follow_redirects=True, timeout=30).status_code
+            self.story.tell(f"{name:<14} {link}  ({status})")
+            self.story.expect(status == 200, f"{name} at {link} answered {status}, wanted 200")
+        self.story.facts["links"] = facts["links"]
+
+    def load(self, stretch: Stretch, *, planted: bool) -> None:
+        """Bulk-load a stretch of history and backfill the features over it, as runs of Dagster."""
+        planted_from = format_us(self.calendar.planted_from_us) if planted else None
+        config: dict[str, Any] = {"ops": {"lake__events": {"config": {**stretch.config, "planted_from": planted_from}}}}
+        self._run("load_history", stretch.months, config)
+        views = [f"features__{view.online_name}" for view in self.product.domain.views]
+        self._run("backfill_features", stretch.months, {"ops": {name: {"config": stretch.config} for name in views}})
+        rows = self.plane.lake.scan("events").select(pl.len()).collect().item()
+        self.story.tell(f"the lake has {rows:,} events")
+
+    def train(self) -> int:
+        """Train v1 and return the version that passed the gate."""
+        self._run(f"train_{self.product.name}", None, {})
+        candidate = self.plane.registry.alias(self.product.name, CANDIDATE)
+        if candidate is None:
+            raise PermanentFailure("the gate refused v1; see the run's metadata in Dagster")
+        self.story.tell(f"gate passed: version {candidate.version} has the alias {CANDIDATE!r}")
+        return candidate.version
+
+    def promote(self, version: int) -> None:
+        """Promote by the demo's stated policy: whatever passed the gate."""
+        self.plane.registry.set_alias(self.product.name, CHAMPION, version)
+        self.story.tell(f"policy of the demo: a version that passed the gate is promoted; champion = {version}")
+
+    def release(self, version: int) -> None:
+        """Wait until the release guard serves the version."""
+        self.plane.wait_until_live(version, tell=self.story.tell)
+
+    def stream(self, stretch: Stretch, *, planted: bool) -> None:
+        """Stream a stretch in lock-step and ask for a prediction about everything."""
+        planted_from = self.calendar.planted_from_us if planted else None
+        report = self.plane.stream(stretch, planted_from_us=planted_from)
+        self.replays.append(report)
+        self.story.tell(
+            f"{report.events_accepted:,} of {report.events_sent:,} events accepted; {report.asked:,} predictions asked, "
+            f"{report.failed} failed; {report.steps} steps of 15 minutes"
+        )
+        self.story.expect(report.events_refused == 0, f"{report.events_refused} events of {stretch} were refused")
+
+    def bad_input(self, ask: Ask) -> None:
+        """Show what becomes of bad input: a clear answer, a letter, nothing lost."""
+        history = self.product.domain.load_history
+        assert history is not None
+        start_us = self.calendar.july.until_us - HOUR_US
+        sample = next(e for e in history().iter_events(start_us, self.calendar.july.until_us) if "dest" in e.data)
+        for what, status, detail in self.plane.send_bad_input(sample):
+            self.story.tell(f"{what}: {status} {detail}")
+        body = json.dumps({**ask.body, "dest": "XXX", "as_of": format_us(ask.as_of_us)})
+        door = f"{self.settings.load_balancer_url}/v1/{self.product.name}/predict"
+        answer = httpx.post(door, content=body, headers={"content-type": "application/json"}, timeout=10)
+        self.story.tell(f"a prediction to an unknown airport: {answer.status_code} {answer.json().get('detail')}")
+        self.bad_asks += 1
+
+    def show_curl(self, ask: Ask) -> None:
+        """Print a call anyone can repeat, and its real answer."""
+        body = json.dumps({**ask.body, "as_of": format_us(ask.as_of_us)})
+        door = f"{self.settings.load_balancer_url}/v1/{self.product.name}/predict"
+        self.story.tell(f"curl -s {door} -H 'content-type: application/json' -d '{body}'")
+        answer = httpx.post(door, content=body, headers={"content-type": "application/json"}, timeout=10)
+        self.story.tell(answer.text)
+        self.asked_by_hand += 1
+        self.story.expect(answer.status_code == 200, f"the curl was answered {answer.status_code}")
+
+    def score(self, stretch: Stretch) -> None:
+        """Batch-score a stretch with the live version, by the code that serves."""
+        step = f"predictions__{self.product.name}"
+        weeks = week_keys(stretch, zone=self.product.drift.zone)
+        self._run(f"score_batch_{self.product.name}", weeks, {"ops": {step: {"config": stretch.config}}})
+
+    def monitor(self) -> list[dict[str, Any]]:
+        """Judge all whole mature weeks; print and return every one."""
+        self._run(f"monitor_{self.product.name}", None, {})
+        weeks = self.plane.lake.read(monitoring_table(self.product).name).sort("week").to_dicts()
+        for week in weeks:
+            planted = f"planted {week['planted']}" if week["planted"] else "natural"
+            self.story.tell(
+                f"week of {week['week']:%Y-%m-%d} ({planted}, n={week['rows']}): divergence {week['divergence']:.3f} "
+                f"(limit {week['limit_divergence']:.3f}), excess log loss {week['excess_log_loss']:+.3f} "
+                f"(limit {week['limit_excess_log_loss']:.3f}), gap {week['calibration_gap']:+.3f}, "
+                f"AP {week['average_precision']:.3f} {('-> warns: ' + week['warnings']) if week['warnings'] else ''}"
+            )
+        return weeks
+
+    def retrain(self) -> tuple[str | None, str]:
+        """Wait for the sensor's run; return its id and how it ended, or None when the decision was to hold."""
+        decision = self.plane.lake.read(decisions_table(self.product).name).sort("decided_at").row(-1, named=True)
+        self.story.tell(f"decision: {decision['decision']}: {decision['reason']}")
+        if decision["decision"] != "retrain":
+            return None, decision["reason"]
+        run = self.dagster.wait_for(f"train_{self.product.name}", tag="retrain/reason", timeout_s=RUN_TIMEOUT_S)
+        self.story.tell(
+            f"run {run.run_id[:8]} was started by the sensor; tag retrain/reason: {run.tags['retrain/reason']}"
+        )
+        return run.run_id, run.status if run.succeeded else self.dagster.failure(run.run_id)
+
+    def _run(self, job: str, partitions: tuple[str, str] | None, config: dict[str, Any]) -> str:
+        run = self.dagster.launch_and_wait(job, timeout_s=RUN_TIMEOUT_S, run_config=config, partitions=partitions)
+        seconds = (run.ended_s or 0) - (run.started_s or 0)
+        self.story.tell(f"run {run.run_id[:8]} of {job}: {run.status} in {seconds:.0f} s")
+        return run.run_id
+
+
+def tell_demo(settings: Settings, *, product: str | None, hours: int, force_rollout: bool, say: Say) -> Story:
+    """Tell the whole demo and return it with its figures; a failure of a part ends it with that part's error."""
+    chosen = find_product(product) if product else next(iter(all_products().values()))
+    story, calendar = Story(say), demo_calendar(hours=hours)
+    plot = Plot(settings, chosen, story, calendar)
+    with story.step("start", "Start the stack"):
+        plot.start()
+    with story.step("load_history", f"Load history in bulk, {calendar.history}, and backfill the features"):
+        plot.load(calendar.history, planted=False)
+    with story.step("train_v1", "Train v1, judge it, register it"):
+        v1 = plot.train()
+        plot.promote(v1)
+    with story.step("release_v1", "Bootstrap the feature job at the end of history, and serve v1"):
+        plot.plane.start_stream_at(calendar.july.after_us, tell=story.tell)
+        plot.release(v1)
+    with story.step("stream_july", f"Stream {calendar.july}, with a prediction for every flight"):
+        plot.stream(calendar.july, planted=False)
+    last = plot.plane.asks(calendar.july)[-1]
+    with story.step("bad_input", "Ask by hand, and send bad input"):
+        here = Ask(as_of_us=calendar.july.until_us, body=last.body)
+        plot.show_curl(here)
+        plot.bad_input(here)
+    with story.step("load_between", f"Load {calendar.between} in bulk and score it with v1"):
+        plot.load(calendar.between, planted=False)
+        plot.score(calendar.between)
+        plot.plane.start_stream_at(calendar.september.after_us, tell=story.tell)
+    with story.step("stream_september", f"Stream {calendar.september} with a planted, labelled change"):
+        plot.stream(calendar.september, planted=True)
+    with story.step("load_after", f"Load {calendar.after} with the change and score it with v1"):
+        plot.load(calendar.after, planted=True)
+        plot.score(calendar.after)
+    with story.step("monitor", "Judge every whole mature week"):
+        weeks = plot.monitor()
+    with story.step("retrain", "Retrain if the decision says so"):
+        run_id, ended = plot.retrain()
+    with story.step("release_v2", "Release v2 under load, if the gate lets it"):
+        versions = release_v2(plot, v1=v1, ended=ended, force=force_rollout)
+    with story.step("reckon", "Read the books: ledger, parity, quality"):
+        reckon(plot, v1=v1, weeks=weeks)
+    story.facts |= {"retrain_run_id": run_id, "versions_live": versions}
+    close(plot)
+    return story
+
+
+def release_v2(plot: Plot, *, v1: int, ended: str, force: bool) -> list[int]:
+    """Promote and release the newest candidate under open-loop load; say why not when it is held."""
+    story, plane = plot.story, plot.plane
+    candidate = plane.registry.alias(plot.product.name, CANDIDATE)
+    if candidate is None or candidate.version == v1:
+        story.tell(f"held: {ended}")
+        if not force:
+            return [v1]
+        story.tell("--force-rollout: v1 is registered again as v2 to show the release")
+        candidate = plane.register_again(v1)
+    asks = [
+        Ask(as_of_us=plot.calendar.september.until_us, body=ask.body)
+        for ask in plane.asks(plot.calendar.september)[-200:]
+    ]
+    with plane.under_load(asks) as load:
+        plot.promote(candidate.version)
+        plot.release(candidate.version)
+    plot.offered_under_load, plot.failed_under_load = load.offered, load.failed
+    story.tell(f"under load: {load.offered} requests offered, {load.failed} failed, by version {load.by_version}")
+    plot.show_curl(asks[-1])
+    return [v1, candidate.version]
+
+
+def reckon(plot: Plot, *, v1: int, weeks: list[dict[str, Any]]) -> None:
+    """Read every figure of the report from the part that holds it."""
+    story, plane = plot.story, plot.plane
+    asked = sum(report.asked for report in plot.replays) + plot.offered_under_load + plot.asked_by_hand
+    failed = sum(report.failed for report in plot.replays) + plot.failed_under_load
+    ledger = plane.settled_ledger(predictions=asked - failed)
+    story.tell(
+        f"ledger: raw {ledger.raw:,} = enriched {ledger.enriched:,} + letters {ledger.letters} + duplicates "
+        f"{ledger.duplicates} + in flight {ledger.in_flight}; lake {ledger.lake:,}"
+    )
+    story.expect(ledger.balanced, f"the ledger does not balance: {ledger_facts(ledger)}")
+    served = plane.served().height
+    parity = plane.parity()
+    story.tell(
+        f"parity: {parity.checked:,} values of {parity.predictions:,} predictions, {parity.mismatched} mismatches"
+    )
+    story.expect(parity.held, f"parity: {parity.mismatched} mismatches, first {parity.mismatches[:1]}")
+    counted = count_answers(plot.settings.state / "log" / "haproxy.log", f"/v1/{plot.product.name}/")
+    story.tell(f"load balancer: {counted.by_status}, ends {counted.by_end}; clients asked {asked + plot.bad_asks}")
+    story.expect(
+        sum(counted.by_status.values()) == asked + plot.bad_asks and counted.by_status.get(200, 0) == asked - failed,
+        f"the load balancer counted {counted.by_status}, the clients {asked - failed} answered of {asked + plot.bad_asks}",
+    )
+    quality = july_quality(plane, version=v1)
+    story.tell(f"v1 on July: {quality}")
+    planted = [week for week in weeks if week["planted"]]
+    story.expect(served >= asked - failed, f"{served} predictions are logged, {asked - failed} were answered")
+    story.expect(failed == 0, f"{failed} requests failed")
+    story.expect(
+        quality["average_precision"] >= LOWEST_AVERAGE_PRECISION,
+        f"v1's average precision on July is {quality['average_precision']}, wanted {LOWEST_AVERAGE_PRECISION}",
+    )
+    detected = detected_after(planted)
+    story.expect(
+        detected is not None and detected <= 2, f"the planted change was found after {detected} windows, wanted 2"
+    )
+    story.facts |= {
+        "events_accepted": ledger.raw,
+        "events_enriched": ledger.enriched,
+        "letters": ledger.letters,
+        "duplicates": ledger.duplicates,
+        "ledger": ledger_facts(ledger),
+        "lake_rows": plane.lake.scan("events").select(pl.len()).collect().item(),
+        "predictions": served,
+        "failed_requests": failed,
+        "offered": {"n": asked, "under_load": plot.offered_under_load, "rate_per_s_under_load": LOAD_RATE_PER_S},
+        "load_balancer": {"by_status": dict(counted.by_status), "by_end": dict(counted.by_end)},
+        "model": {"v1": quality},
+        "parity": {
+            "checked": parity.predictions,
+            "values": parity.checked,
+            "mismatches": parity.mismatched,
+            "corrected_later": parity.corrected,
+            "lag": {lag.view: {"max_s": lag.max_s, "median_s": lag.median_s} for lag in parity.lag},
+        },
+        "windows": weeks,
+        "planted_change_detected_after": detected,
+    }
+
+
+def detected_after(planted: list[dict[str, Any]]) -> int | None:
+    """Return after how many planted weeks the second warning in a row came; None when it did not."""
+    for place, week in enumerate(planted):
+        if week["warnings"] and place and planted[place - 1]["warnings"]:
+            return place + 1
+    return None
+
+
+def close(plot: Plot) -> None:
+    """Print the closing table."""
+    facts = plot.story.facts
+    plot.story.table(
+        [
+            (
+                "events accepted",
+                f"{facts['events_accepted']:,} = {facts['events_enriched']:,} enriched + {facts['letters']} letters + {facts['duplicates']} duplicates",
+            ),
+            ("rows in the lake", f"{facts['lake_rows']:,}"),
+            ("predictions served", f"{facts['predictions']:,}, {facts['failed_requests']} failed"),
+            (
+                "v1 on July",
+                f"AP {facts['model']['v1']['average_precision']}, AUC {facts['model']['v1']['roc_auc']} (reference spec {facts['model']['v1']['reference']})",
+            ),
+            (
+                "parity",
+                f"{facts['parity']['values']:,} values, {facts['parity']['mismatches']} mismatches, {facts['parity']['corrected_later']} corrected later",
+            ),
+            ("planted change", f"found after {facts['planted_change_detected_after']} windows"),
+            ("retraining run", str(facts["retrain_run_id"])),
+            ("versions live", " -> ".join(f"v{version}" for version in facts["versions_live"])),
+            (
+                "seconds",
+                f"{sum(plot.story.seconds.values()):.0f} in all; "
+                + ", ".join(f"{n} {s:.0f}" for n, s in plot.story.seconds.items()),
+            ),
+        ]
+    )
