@@ -218,6 +218,8 @@ class KafkaEventLog:
         except KafkaException as error:
             cause, which = (self._undelivered or [(error.args[0], "the transaction")])[0]
             self._end_failed_transaction(producer, error.args[0])
+            # The raised error keeps this frame, and would keep a replaced producer alive and connected with it.
+            del producer
             if cause.code() in _PERMANENT_CODES:
                 raise PermanentFailure(
                     f"{self._who}: Kafka refuses {which} ({cause.str()}). Nothing was written. Retrying sends the same "
@@ -261,8 +263,8 @@ class KafkaEventLog:
                 raise _unreachable(f"{self._who}: transactions could not be started", error) from error
             self._producer = producer
         if self._must_rewind:
-            # A member that was expelled meanwhile is answered only after it has heard so, which polling does;
-            # whatever message this takes comes again after the rewind.
+            # Serves news of the group, which would otherwise wait for as long as rewinding fails; whatever message
+            # this takes comes again after the rewind.
             self._consumer.poll(0)
             self.rewind()
         if self._must_rewind:

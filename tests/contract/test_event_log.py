@@ -353,7 +353,10 @@ def test_a_record_too_large_is_refused_for_good(shared_broker: RealBroker) -> No
 
 @pytest.mark.integration
 def test_a_killed_broker_loses_nothing_acknowledged_and_the_job_goes_on(own_broker: RealBroker) -> None:
-    """kill -9 of the only broker in the middle of a transaction; every acknowledged input comes out once."""
+    """kill -9 of the only broker, with one commit just acknowledged and one transaction open.
+
+    Kafka 4.3.1 and 4.4.0 forget the acknowledged one here: read_committed readers and the group hang for good.
+    """
     bootstrap = own_broker.config.bootstrap
     apply_topics(admin_client(bootstrap), [plain_topic("in", partitions=4), plain_topic("out", partitions=4)])
     publisher = KafkaPublisher(bootstrap=bootstrap, delivery_timeout_s=3)
@@ -361,8 +364,8 @@ def test_a_killed_broker_loses_nothing_acknowledged_and_the_job_goes_on(own_brok
     publisher.publish(numbered("in", range(1000)))
     batch = poll_exactly(log, 400)
     log.commit(batch, copy(batch, to="out"))
-    lost_batch = poll_exactly(log, 100)
     own_broker.kill()
+    lost_batch = log.poll(100, 0.2)
 
     with pytest.raises(TransientFailure):
         log.commit(lost_batch, copy(lost_batch, to="out"))
