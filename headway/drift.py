@@ -164,7 +164,8 @@ def window_statistics(
     """
     figures = quality(labels, predictions)
     gaps = _slice_gaps(labels, predictions, slices, min_rows=policy.min_slice_rows)
-    worst = max(gaps, key=lambda name: abs(gaps[name]), default=None)
+    # By rows times gap: the value that moves the divergence most, not a small one that is off by chance.
+    worst = max(gaps, key=lambda name: abs(gaps[name]) * (slices == name).sum(), default=None)
     return WindowStatistics(
         from_us=window.from_us,
         until_us=window.until_us,

@@ -58,11 +58,12 @@ def rolling_weeks(
     learner: Learner,
     window: Window,
     first_fold_weeks: int,
-    step_weeks: int,
+    folds: int,
 ) -> RollingResult:
     """Return how the spec does on each week of the window when it has only seen earlier rows.
 
-    Every fold trains on all rows before a week and predicts the next ``step_weeks`` weeks: the way a model lives.
+    Every fold trains on all rows before a week and predicts the weeks up to the next fold: the way a model lives. The
+    weeks after the first ``first_fold_weeks`` are shared evenly by at most ``folds`` fits.
 
     Raises:
         ContractViolation: the window is too short for one fold.
@@ -70,6 +71,7 @@ def rolling_weeks(
     weeks = weekly_windows(product.drift.zone, from_us=window.from_us, until_us=window.until_us)
     if len(weeks) <= first_fold_weeks:
         raise ContractViolation(f"rolling weeks: {window} has {len(weeks)} whole weeks, wanted over {first_fold_weeks}")
+    step_weeks = -((first_fold_weeks - len(weeks)) // folds)  # rounded up
     found: list[WindowStatistics] = []
     labels, predictions = [], []
     for start in range(first_fold_weeks, len(weeks), step_weeks):

@@ -115,7 +115,8 @@ def training_set(
     known = (pl.col("label").is_not_null() & (pl.col("label_known_at_us") <= known_at_us)).fill_null(value=False)
     labelled, rest = examples.filter(known), examples.filter(~known)
     asked = _asked(product, labelled, reference)
-    queries = labelled.with_columns(asked[AS_OF] - views_shift_us)
+    asked = asked.with_columns(pl.col(AS_OF) - views_shift_us)  # ages count from the instant the views are read
+    queries = labelled.with_columns(asked[AS_OF])
     views = [_view_values(product, view, queries, values_at) for view in product.feature_views]
     return TrainingSet(
         frame=pl.concat([labelled.select(EXAMPLE_COLUMNS), asked, *views], how="horizontal"),

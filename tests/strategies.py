@@ -17,9 +17,15 @@ from headway.features.windows import Row, ViewTask
 
 START_US = 1_372_636_800_000_000  # 2013-07-01T00:00:00Z, a multiple of every hop used here
 HOP = 5
+LATENESS_MIN = st.sampled_from([0, 5, 12, 60])
 quick = settings(max_examples=120, deadline=None)
 mutant_hunt = settings(
-    max_examples=600, deadline=None, derandomize=True, database=None, phases=[Phase.generate], report_multiple_bugs=False
+    max_examples=600,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
 )
 
 
@@ -97,7 +103,7 @@ def aggregates(draw: st.DrawFn) -> Aggregate:
 
 
 @st.composite
-def views(draw: st.DrawFn, *, lateness_min: st.SearchStrategy[int] = st.sampled_from([0, 5, 12, 60])) -> FeatureView:
+def views(draw: st.DrawFn, *, lateness_min: st.SearchStrategy[int] = LATENESS_MIN) -> FeatureView:
     lateness = draw(lateness_min)
     chosen = draw(st.lists(aggregates(), min_size=1, max_size=6, unique_by=lambda a: a.name))
     return view_of(*chosen, lateness_min=lateness, keys=draw(st.sampled_from([("origin",), ("origin", "carrier")])))

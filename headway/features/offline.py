@@ -79,13 +79,17 @@ def last_rows(events: pl.DataFrame, view: FeatureView, *, until_us: int) -> pl.D
 def bootstrap_history(
     events: pl.DataFrame, view: FeatureView, *, until_us: int
 ) -> Iterator[tuple[Key, str, int, Mapping[str, Value]]]:
-    """Yield what ``ViewTask.bootstrap`` needs of the past: events that live tiles hold, and the newest for last_ever."""
+    """Yield what ``ViewTask.bootstrap`` needs of the past.
+
+    That is every event a live tile holds, and for ``last_ever`` the newest value older than those: a late event can
+    still ask for rows from before an entity's newest event.
+    """
     past = History.of(events, view, with_too_late=False)
     oldest_us = until_us - view.lateness_us - view.max_window_us - view.hop_us
     needed = (past.time_us > oldest_us) & (past.time_us <= until_us)
     for aggregate in view.aggregates:
         if aggregate.function == "last_ever":
-            needed[past.newest(str(aggregate.field), until_us)] = True
+            needed[past.newest(str(aggregate.field), oldest_us)] = True
     kept = past.frame.filter(pl.Series(needed))
     keys = kept.select(view.keys).rows()
     values = kept.select(pl.col(f"field:{field}").alias(field) for field in view.fields).rows(named=True)

@@ -5,8 +5,7 @@ settings as environment variables, so everything in the stack sees the same port
 """
 
 import os
-import subprocess
-import sys
+import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,13 +14,14 @@ from typing import Any, Literal
 
 from headway.clock import monotonic_s
 from headway.errors import PermanentFailure, TransientFailure
+from headway.local.background import SupervisorLog, environment_of, start_daemon, supervisor_log
 from headway.local.control import ControlSocket, Message, ask
 from headway.local.keeper import run_kept
 from headway.local.plan import Process
 from headway.local.ports import holders
-from headway.local.processes import ProcessId, identify, is_alive, own_id
+from headway.local.processes import identify, is_alive, own_id
 from headway.local.stack import PARTS, Part, choose
-from headway.local.state import STACK_VARIABLE, claim, clean_stale, erase, forget, held, is_held, record, recorded
+from headway.local.state import claim, clean_stale, erase, forget, held, is_held, record, recorded
 from headway.local.supervisor import Supervisor
 from headway.settings import Settings
 
@@ -40,17 +40,18 @@ def up(settings: Settings, *, only: Sequence[str], say: Say) -> dict[str, Any]:
         PermanentFailure: a port is busy, a stack without these parts is up, or a part does not get ready.
     """
     chosen = choose(only, parts=PARTS)
-    if is_held(settings.state):
-        missing = {part.name for part in chosen} - set(status(settings)["parts"])
+    running = _running(settings)
+    if running is not None:
+        missing = {part.name for part in chosen} - set(running["parts"])
         if missing:
             raise PermanentFailure(
                 f"{settings.state}: its stack is up without {', '.join(sorted(missing))}. "
                 "Stop it with `headway down`, then start it with all the parts you need."
             )
-        return _until_ready(settings, told=_Log(settings, say), alive=lambda: is_held(settings.state))
+        return _until_ready(settings, told=SupervisorLog(settings, say), alive=lambda: is_held(settings.state))
     prepare(settings, chosen, say=say)
-    told = _Log(settings, say)
-    daemon = _start_daemon(settings, only=[part.name for part in chosen])
+    told = SupervisorLog(settings, say)
+    daemon = start_daemon(settings, only=[part.name for part in chosen])
     try:
         return _until_ready(settings, told=told, alive=lambda: is_alive(daemon))
     except KeyboardInterrupt:
@@ -75,7 +76,7 @@ def down(settings: Settings, *, say: Say) -> dict[str, Any]:
     began = monotonic_s()
     known = recorded(settings.state)
     if is_held(settings.state):
-        told = _Log(settings, say)
+        told = SupervisorLog(settings, say)
         while is_held(settings.state) and monotonic_s() - began < _DOWN_WITHIN_S:
             with suppress(TransientFailure):  # just started, and does not listen yet; or just gone
                 ask(_control(settings), {"do": "stop"})
@@ -170,28 +171,22 @@ def prepare(settings: Settings, chosen: Sequence[Part], *, say: Say) -> None:
             part.fetch()
 
 
-class _Log:
-    """Tells what the supervisor writes from now on."""
-
-    def __init__(self, settings: Settings, say: Say) -> None:
-        self._file = _supervisor_log(settings)
-        self.say = say
-        self._read = self._file.stat().st_size if self._file.exists() else 0
-
-    def tell_new(self) -> bool:
-        """Say the lines that came since the last call; whether there were any."""
-        if not self._file.exists():
-            return False
-        with self._file.open("rb") as log:
-            log.seek(self._read)
-            new, end, _ = log.read().rpartition(b"\n")
-        self._read += len(new) + len(end)
-        for line in new.decode(errors="replace").splitlines():
-            self.say(line)
-        return bool(new)
+def _running(settings: Settings) -> dict[str, Any] | None:
+    """Status of the stack that is up; None when there is none. Waits for one that is just coming or just dying."""
+    deadline = monotonic_s() + _DOWN_WITHIN_S
+    while is_held(settings.state):
+        facts = status(settings)
+        if facts["processes"]:
+            return facts
+        if monotonic_s() > deadline:
+            raise TransientFailure(
+                f"{settings.state}: its supervisor lives and does not answer. End it: `headway down`."
+            )
+        time.sleep(_POLL_S)
+    return None
 
 
-def _until_ready(settings: Settings, *, told: _Log, alive: Callable[[], bool]) -> dict[str, Any]:
+def _until_ready(settings: Settings, *, told: SupervisorLog, alive: Callable[[], bool]) -> dict[str, Any]:
     spoke = began = monotonic_s()
     while True:
         lives = alive()  # asked before the log is read, so that a dying supervisor's last words are told
@@ -202,7 +197,7 @@ def _until_ready(settings: Settings, *, told: _Log, alive: Callable[[], bool]) -
             told.tell_new()
             return now
         if not lives:
-            raise PermanentFailure(f"stack: did not get ready, and was stopped. All is in {_supervisor_log(settings)}.")
+            raise PermanentFailure(f"stack: did not get ready, and was stopped. All is in {supervisor_log(settings)}.")
         if monotonic_s() - spoke > _SILENT_AT_MOST_S:
             spoke = monotonic_s()
             waiting = [p["name"] for p in now["processes"] if p["state"] in ("starting", "backoff")]
@@ -218,12 +213,22 @@ def _supervise(settings: Settings, processes: Sequence[Process], *, keeper: int,
         record(settings.state, {name: process for name, process in found.items() if process is not None})
 
     control = ControlSocket(_control(settings))
+    scratch = settings.sockets / "tmp"
+    scratch.mkdir()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # inherited: broker, load balancer and Ray want thousands
     try:
         return Supervisor(
             processes,
             log_dir=settings.state / "log",
-            # Processes stand in the log folder; Python must not import from where it happens to stand.
-            environment={**_environment(settings), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
+            environment={
+                **environment_of(settings),
+                # Processes stand in the log folder; Python must not import from where it happens to stand.
+                "PYTHONSAFEPATH": "1",
+                "PYTHONUNBUFFERED": "1",
+                # Whatever they leave in their temporary folder, killed or not, goes with the stack.
+                "TMPDIR": str(scratch),
+            },
             control=control,
             say=say,
             record=remember,
@@ -232,33 +237,8 @@ def _supervise(settings: Settings, processes: Sequence[Process], *, keeper: int,
         control.close()
 
 
-def _start_daemon(settings: Settings, *, only: Sequence[str]) -> ProcessId:
-    command = [sys.executable, "-P", "-m", "headway.local.daemon", *only]
-    with _supervisor_log(settings).open("ab") as log:
-        # It forks and ends at once, so nobody here has to wait for the daemon one day.
-        started = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=_environment(settings),
-            start_new_session=True,
-            check=True,
-        )
-    pid, ticks = map(int, started.stdout.split())
-    return ProcessId(pid=pid, started=ticks)
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    return {**os.environ, **settings.environment(), STACK_VARIABLE: str(settings.state)}
-
-
 def _control(settings: Settings) -> Path:
     return settings.sockets / "control.sock"
-
-
-def _supervisor_log(settings: Settings) -> Path:
-    return settings.state / "log" / "supervisor.log"
 
 
 def _process(facts: Message, name: str) -> dict[str, Any]:

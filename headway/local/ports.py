@@ -60,10 +60,14 @@ def _socket_owners(proc: Path) -> Iterator[tuple[int, str]]:
         if not folder.name.isdecimal():
             continue
         try:
-            targets = [str(entry.readlink()) for entry in (folder / "fd").iterdir()]
+            entries = list((folder / "fd").iterdir())
         except OSError:  # ended meanwhile, or another user's
             continue
-        for target in targets:
+        for entry in entries:
+            try:
+                target = str(entry.readlink())
+            except OSError:  # closed meanwhile: one of our own always is, that of the listing
+                continue
             if target.startswith("socket:["):
                 yield int(folder.name), target[len("socket:[") : -1]
 

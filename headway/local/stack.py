@@ -6,7 +6,9 @@ what can be started now belongs there. Commands are built when a part starts, so
 
 import http.client
 import json
+import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -132,15 +134,17 @@ def _mlflow(settings: Settings) -> list[Process]:
     ]
 
 
+# MLflow's client otherwise retries a failing server for minutes, which looks like a hang.
+_MLFLOW_CLIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+
+
 def dagster_environment(settings: Settings) -> dict[str, str]:
     """What every Dagster process, and a Dagster command by hand, needs to find the instance and the tracking server."""
     return {
         "DAGSTER_HOME": str(settings.state / "dagster"),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
-        # MLflow's client otherwise retries a failing server for minutes, which looks like a hang.
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        **_MLFLOW_CLIENT,
     }
 
 
@@ -179,6 +183,68 @@ def _dagster(settings: Settings) -> list[Process]:
             ready=lambda: _daemons_healthy(ports.dagster),
             depends_on=after_code,
         ),
+    ]
+
+
+def _ray(settings: Settings) -> list[Process]:
+    log = settings.state / "log" / "ray.log"
+    said_before = 0
+
+    def command() -> list[str]:
+        nonlocal said_before
+        said_before = log.stat().st_size if log.exists() else 0
+        return module(
+            "serving.ray_cluster",
+            # Ray appends its sockets' names to this folder's, and they must stay short.
+            *("--temp-dir", settings.sockets / "ray"),
+            *("--token-file", settings.state / "ray" / "token"),
+            *("--gcs-port", settings.ports.ray_gcs, "--metrics-port", settings.ports.ray_metrics),
+            *("--cpus", max(2, os.cpu_count() or 2)),
+            # Replicas are asked over their own ports; nothing of size goes through Ray's store.
+            *("--object-store-bytes", 128 * 1024 * 1024),
+        )
+
+    def ready() -> bool:
+        with log.open("rb") as output:
+            output.seek(said_before)
+            return b'"event": "ready"' in output.read()
+
+    # Draining replicas takes as long as the load balancer needs to notice, twice.
+    return [Process(name="ray", command=command, ready=ready, stop_timeout_s=8.0)]
+
+
+def _collector(settings: Settings) -> list[Process]:
+    def command() -> list[str]:
+        return module("serving.collector_main")
+
+    ready = answers(settings.ports.collector_first, "/readyz")
+    # A second of drain, and the three it may wait for the broker.
+    return [Process(name="collector", command=command, env=settings.environment(), ready=ready, stop_timeout_s=6.0)]
+
+
+def _haproxy(settings: Settings) -> list[Process]:
+    return [
+        Process(
+            name="haproxy",
+            # Writes the configuration of now, then becomes HAProxy; the log is one JSON object per request.
+            command=lambda: module("serving.balancer"),
+            env=settings.environment(),
+            ready=answers(settings.ports.load_balancer, "/livez"),
+            # Takes nothing new and finishes what runs; clients that keep idle connections are not waited for.
+            stop_signal=signal.SIGUSR1,
+            stop_timeout_s=3.0,
+        )
+    ]
+
+
+def _release_guard(settings: Settings) -> list[Process]:
+    return [
+        Process(
+            name="release-guard",
+            command=lambda: module("serving.release_guard"),
+            env=settings.environment() | _MLFLOW_CLIENT,
+            ready=answers(settings.ports.release, "/readyz"),
+        )
     ]
 
 
@@ -249,5 +315,21 @@ PARTS: tuple[Part, ...] = (
         ports=("dagster", "dagster_code"),
         needs=("mlflow",),
         page="/",
+    ),
+    Part(name="ray", group="serving", processes=_ray, ports=("ray_gcs", "ray_metrics")),
+    Part(
+        name="haproxy",
+        group="serving",
+        processes=_haproxy,
+        ports=("load_balancer", "load_balancer_metrics"),
+        page="/v1/releases",
+    ),
+    Part(name="collector", group="events", processes=_collector, ports=("collector_first",), needs=("streams",)),
+    Part(
+        name="release-guard",
+        group="serving",
+        processes=_release_guard,
+        ports=("release",),
+        needs=("haproxy", "ray", "mlflow", "valkey", "kafka"),
     ),
 )

@@ -13,7 +13,7 @@ from headway.features.bruteforce import Seen
 from headway.features.columns import Value
 from headway.features.definitions import FeatureView
 from headway.features.tiles import Key, tile_of
-from headway.features.windows import Row, ViewTask
+from headway.features.windows import Row
 from tests.strategies import (
     Arrival,
     Restart,
@@ -143,9 +143,7 @@ def test_the_online_row_is_the_brute_force_at_the_watermark(stream: Stream) -> N
     outcome = run(stream)
 
     for tick_us, final in outcome.online:
-        lake = [
-            j for j in outcome.lake if j.tick_before_us is None or j.tick_before_us < tick_us
-        ]
+        lake = [j for j in outcome.lake if j.tick_before_us is None or j.tick_before_us < tick_us]
         for key, events in counted(stream.view, lake).items():
             if not any(e.time_us <= tick_us for e in events):
                 continue
@@ -180,11 +178,4 @@ def test_state_is_forgotten_once_no_event_can_reach_it(stream: Stream) -> None:
 
     state = run(replace(stream, steps=(*stream.steps, *ticks))).state
 
-    kept = {raw[:6] for raw in state}
-    assert kept <= {b'["task', b'["ever'}
-    assert stream.view.columns or kept
-
-
-def test_a_task_needs_no_row_of_the_changelog_to_continue() -> None:
-    """Restore takes state records only; there is no other argument to give it (S5)."""
-    assert "changelog" not in str(ViewTask.restore.__annotations__)
+    assert {raw[:6] for raw in state} <= {b'["task', b'["ever'}

@@ -1,0 +1,342 @@
+"""The supervisor with real processes: what starts, what is left, and when."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headway.errors import HeadwayError, PermanentFailure
+from headway.local.control import ask
+from headway.local.processes import ProcessId, descendants, identify, is_alive, marked
+
+pytestmark = pytest.mark.integration
+
+PATIENCE_S = 30.0
+
+# One line per event, with its instant, in the file named by the variable.
+NOTE = """
+import os, signal, sys, time
+def note(what):
+    with open(os.environ["NOTES"], "a") as notes:
+        notes.write(f"{os.environ['HEADWAY_PART']} {what} {os.getpid()}\\n")
+"""
+# Ready after a moment; on SIGTERM it flushes for a moment, then ends.
+POLITE = """
+def leave(*_):
+    time.sleep(0.1)
+    note("flushed")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+note("started")
+time.sleep(0.1)
+open(os.environ["READY"], "w").close()
+while True:
+    time.sleep(60)
+"""
+STUBBORN = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+note("started")
+open(os.environ["READY"], "w").close()
+while True:
+    time.sleep(60)
+"""
+# Leaves behind one grandchild in its group and one that went to a session of its own, both deaf to SIGTERM.
+PARENT = """
+import subprocess
+sleeper = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"]
+for apart in (False, True):
+    note(f"grandchild-{subprocess.Popen(sleeper, start_new_session=apart).pid}")
+open(os.environ["READY"], "w").close()
+while True:
+    time.sleep(60)
+"""
+FAILING = """
+sys.stderr.write("no configuration\\n")
+sys.exit(3)
+"""
+TASK = """
+note("did it")
+"""
+
+DRIVER = """
+import json, os, sys
+from pathlib import Path
+from headway.local.control import ControlSocket, write_whole
+from headway.local.keeper import run_kept
+from headway.local.plan import Process
+from headway.local.supervisor import Supervisor
+
+folder = Path(sys.argv[1])
+def process(name, code, depends_on=(), task=False, **other):
+    ready_file = folder / f"{name}.ready"
+    def command():
+        ready_file.unlink(missing_ok=True)
+        return [sys.executable, "-c", code]
+    env = {"READY": str(ready_file), "NOTES": str(folder / "notes")}
+    ready = None if task else ready_file.exists
+    return Process(name=name, command=command, ready=ready, env=env, depends_on=tuple(depends_on), **other)
+
+def work():
+    control = ControlSocket(folder / "control.sock")
+    try:
+        return Supervisor(
+            [process(**given) for given in json.loads(sys.argv[2])],
+            log_dir=folder, environment={**os.environ, "HEADWAY_TEST": str(folder)}, control=control,
+            say=lambda line: print(line, flush=True),
+            record=lambda facts: write_whole(folder / "record.json", json.dumps(facts)),
+        ).run()
+    finally:
+        control.close()
+
+sys.exit(run_kept(work))
+"""
+
+
+class Stack:
+    """A supervisor, under its keeper, in a process of its own; everything in it carries this test's mark."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._keeper: subprocess.Popen[str] | None = None
+
+    def start(self, *processes: dict[str, Any]) -> None:
+        given = [{**each, "code": NOTE + textwrap.dedent(each["code"])} for each in processes]
+        command = [sys.executable, "-c", DRIVER, str(self.folder), json.dumps(given)]
+        self._keeper = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "HEADWAY_TEST": str(self.folder)}
+        )
+
+    @property
+    def keeper(self) -> subprocess.Popen[str]:
+        assert self._keeper is not None
+        return self._keeper
+
+    def ask(self, do: str, name: str | None = None) -> dict[str, Any]:
+        return ask(self.folder / "control.sock", {"do": do, "name": name})
+
+    def process(self, name: str) -> dict[str, Any]:
+        return next(each for each in self.ask("status")["processes"] if each["name"] == name)
+
+    def until_ready(self) -> None:
+        until(lambda: self.ask("status")["phase"] == "ready")
+
+    def until_state(self, name: str, state: str) -> dict[str, Any]:
+        until(lambda: self.process(name)["state"] == state)
+        return self.process(name)
+
+    def wait(self) -> int:
+        return self.keeper.wait(PATIENCE_S)
+
+    def said(self) -> str:
+        assert self.keeper.stdout is not None
+        return self.keeper.stdout.read()
+
+    def notes(self) -> list[tuple[str, str]]:
+        """(process, event), in order."""
+        lines = (self.folder / "notes").read_text().splitlines()
+        return [(line.split()[0], " ".join(line.split()[1:-1])) for line in lines]
+
+    def everything(self) -> tuple[ProcessId, ...]:
+        return marked("HEADWAY_TEST", str(self.folder))
+
+    def close(self) -> None:
+        if self._keeper is None:
+            return
+        for process in self.everything():
+            os.kill(process.pid, signal.SIGKILL)
+        self.keeper.wait(PATIENCE_S)
+        if self.keeper.stdout is not None:
+            self.keeper.stdout.close()
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    running = Stack(tmp_path)
+    yield running
+    running.close()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            if holds():
+                return
+        except HeadwayError:
+            pass
+        assert time.monotonic() < deadline, "waited long enough"
+        time.sleep(0.02)
+
+
+def started(pid: int) -> ProcessId:
+    process = identify(pid)
+    assert process is not None
+    return process
+
+
+def test_each_process_starts_when_what_it_depends_on_is_ready_and_stops_before_it(stack: Stack) -> None:
+    stack.start(
+        {"name": "page", "code": POLITE, "depends_on": ["job"]},
+        {"name": "job", "code": POLITE, "depends_on": ["log"]},
+        {"name": "log", "code": POLITE},
+    )
+    stack.until_ready()
+
+    stack.keeper.send_signal(signal.SIGTERM)
+
+    assert stack.wait() == 0
+    starts = [(name, "started") for name in ("log", "job", "page")]
+    assert [*starts, *((name, "flushed") for name in ("page", "job", "log"))] == stack.notes()
+    assert stack.everything() == ()
+
+
+def test_every_process_is_announced_with_the_time_it_took(stack: Stack) -> None:
+    stack.start({"name": "log", "code": POLITE})
+    stack.until_ready()
+    stack.ask("stop")
+
+    stack.wait()
+
+    said = stack.said().splitlines()
+    assert said[0].split()[:3] == ["log", "ready", "after"]
+    assert said[1].startswith("all ready after")
+    assert said[-1].startswith("stopped in")
+
+
+def test_a_killed_process_is_started_again_and_the_restart_is_recorded(stack: Stack) -> None:
+    stack.start({"name": "log", "code": POLITE})
+    stack.until_ready()
+    first = stack.process("log")
+
+    os.kill(first["pid"], signal.SIGKILL)
+    until(lambda: stack.process("log")["restarts"] == 1)
+    second = stack.until_state("log", "ready")
+
+    assert first["pid"] != second["pid"]
+    assert second["last_end"] == "killed by SIGKILL"
+
+
+def test_a_task_is_done_when_it_ended_well_and_what_depends_on_it_follows(stack: Stack) -> None:
+    stack.start(
+        {"name": "job", "code": POLITE, "depends_on": ["topics"]}, {"name": "topics", "code": TASK, "task": True}
+    )
+    stack.until_ready()
+
+    assert stack.process("topics")["state"] == "done"
+    assert stack.notes() == [("topics", "did it"), ("job", "started")]
+
+
+def test_what_never_gets_ready_stops_everything_and_its_last_words_are_shown(stack: Stack) -> None:
+    stack.start({"name": "log", "code": POLITE}, {"name": "broken", "code": FAILING})
+
+    assert stack.wait() == 1
+    said = stack.said()
+    assert "broken: ended with exit code 3, 3 times before it was ready" in said
+    assert "no configuration" in said
+    assert stack.everything() == ()
+
+
+def test_a_process_that_ignores_sigterm_is_killed_when_its_time_is_up(stack: Stack) -> None:
+    stack.start({"name": "deaf", "code": STUBBORN, "stop_timeout_s": 0.5}, {"name": "log", "code": POLITE})
+    stack.until_ready()
+    began = time.monotonic()
+
+    stack.ask("stop")
+
+    assert stack.wait() == 0
+    assert time.monotonic() - began < 15
+    assert stack.everything() == ()
+
+
+def test_a_chain_of_stubborn_processes_is_gone_within_fifteen_seconds(stack: Stack) -> None:
+    """Each may take 10 s, which adds up to 30; the stop as a whole may not."""
+    names = ["a", "b", "c"]
+    stack.start(
+        *(
+            {"name": name, "code": STUBBORN, "stop_timeout_s": 10.0, "depends_on": names[:n]}
+            for n, name in enumerate(names)
+        )
+    )
+    stack.until_ready()
+    began = time.monotonic()
+
+    stack.ask("stop")
+
+    stack.wait()
+    assert time.monotonic() - began < 15
+    assert stack.everything() == ()
+
+
+def test_no_grandchild_and_no_zombie_outlives_a_process(stack: Stack) -> None:
+    """One grandchild stayed in the group, the other left it; both ignore SIGTERM."""
+    stack.start({"name": "parent", "code": PARENT})
+    stack.until_ready()
+    first = stack.process("parent")["pid"]
+    grandchildren = [started(int(what.split("-")[1])) for _, what in stack.notes()]
+    supervisor = stack.ask("status")["pid"]
+
+    os.kill(first, signal.SIGKILL)
+    until(lambda: stack.process("parent")["restarts"] == 1)
+    stack.until_state("parent", "ready")
+
+    assert len(grandchildren) == 2
+    assert not any(is_alive(each) for each in grandchildren)
+    assert len(descendants(supervisor)) == 3, "the new parent with its two, and no zombie"
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "keeper"])
+def test_killing_supervisor_or_keeper_leaves_nothing(stack: Stack, victim: str) -> None:
+    stack.start(
+        {"name": "parent", "code": PARENT, "stop_timeout_s": 0.5},
+        {"name": "deaf", "code": STUBBORN, "stop_timeout_s": 0.5},
+    )
+    stack.until_ready()
+    supervisor = stack.ask("status")["pid"]
+    everything = [started(pid) for pid in (supervisor, *descendants(supervisor))]
+
+    os.kill(supervisor if victim == "supervisor" else stack.keeper.pid, signal.SIGKILL)
+
+    until(lambda: not any(is_alive(each) for each in everything))
+    assert len(everything) == 5
+    until(lambda: stack.everything() == ())
+
+
+def test_a_paused_process_stays_away_until_it_is_resumed(stack: Stack) -> None:
+    stack.start({"name": "log", "code": POLITE})
+    stack.until_ready()
+    pid = stack.process("log")["pid"]
+
+    stack.ask("pause", "log")
+    paused = stack.until_state("log", "paused")
+    stack.ask("resume", "log")
+    resumed = stack.until_state("log", "ready")
+
+    assert paused["pid"] is None
+    assert (resumed["pid"] != pid, 0) == (True, resumed["restarts"])
+
+
+def test_a_request_for_a_process_that_is_not_there_names_those_that_are(stack: Stack) -> None:
+    stack.start({"name": "log", "code": POLITE})
+    stack.until_ready()
+
+    with pytest.raises(PermanentFailure, match=r"'job'.*found: log"):
+        stack.ask("restart", "job")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_closed_terminal_stop_in_order(stack: Stack, number: signal.Signals) -> None:
+    stack.start({"name": "log", "code": POLITE})
+    stack.until_ready()
+
+    stack.keeper.send_signal(number)
+
+    assert stack.wait() == 0
+    assert stack.notes() == [("log", "started"), ("log", "flushed")]

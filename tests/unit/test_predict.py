@@ -1,0 +1,313 @@
+"""What a client of the prediction API sees, with the online store and the log in memory."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from headway.adapters.memory import MemoryBroker, MemoryPublisher, MemoryReader
+from headway.adapters.redis_online import OnlineAnswer, OnlineRequest
+from headway.clock import DAY_US, HOUR_US, SECOND_US, FrozenClock, from_us, parse_instant_us
+from headway.errors import ContractViolation, TransientFailure
+from headway.manifest import MANIFEST_FILE, MODEL_FILE, encode_manifest
+from headway.ports import Position, Record
+from headway.predictions import Prediction, decode_prediction
+from headway.topics import predictions_topic, topic_table
+from serving.predict import MAX_REQUEST_BYTES, Parts, PredictionApi, load_predictor
+from tests.serving_world import flight, product, trained
+
+AS_OF = "2013-07-01T14:00:00Z"
+AS_OF_US = parse_instant_us(AS_OF, field="as_of")
+NOW_US = AS_OF_US + DAY_US
+VIEWS = len(product().views)
+
+
+@dataclass
+class Store:
+    """An online store with one row for every entity; ``watermarks_us`` are given out read by read, the last for good."""
+
+    row_us: int | None = AS_OF_US - HOUR_US
+    watermarks_us: list[int | None] = field(default_factory=lambda: [AS_OF_US])
+    away: bool = False
+    asked: list[Sequence[OnlineRequest]] = field(default_factory=list)
+
+    async def read(self, requests: Sequence[OnlineRequest]) -> list[OnlineAnswer]:
+        self.asked.append(requests)
+        if self.away:
+            raise TransientFailure("online store: no answer")
+        watermark_us = self.watermarks_us.pop(0) if len(self.watermarks_us) > 1 else self.watermarks_us[0]
+        ms = None if watermark_us is None else watermark_us // 1000
+        return [OnlineAnswer(self._values(request), self.row_us, ms) for request in requests]
+
+    async def close(self) -> None:
+        self.away = True
+
+    def _values(self, request: OnlineRequest) -> tuple[int | None, ...]:
+        return tuple(
+            None if self.row_us is None else self.row_us if name.startswith("last_at") else place
+            for place, name in enumerate(request.features)
+        )
+
+
+class Deaf(MemoryPublisher):
+    """A log that acknowledges nothing."""
+
+    def publish_async(self, record: Record) -> asyncio.Future[Position]:
+        future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+        future.set_exception(TransientFailure(f"{record.topic}: not acknowledged"))
+        return future
+
+
+class Service:
+    """The API with its surroundings in memory."""
+
+    def __init__(self, store: Store | None = None, *, deaf: bool = False) -> None:
+        self.broker = MemoryBroker()
+        self.broker.create(
+            topic_table(views=[], products=[product().name], replication_factor=1, min_insync_replicas=1)
+        )
+        self.store = store or Store()
+        self.reference = product().domain.load_reference()
+        self.api = PredictionApi(
+            Parts(
+                product=product(),
+                version=3,
+                predictor=trained(1).predictor(),
+                reference=self.reference,
+                reader=self.store,
+                publisher=(Deaf if deaf else MemoryPublisher)(self.broker),
+                clock=FrozenClock(from_us(NOW_US)),
+            )
+        )
+
+    def send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        app: Any = self.api
+
+        async def exchange() -> httpx.Response:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica") as client:
+                return await client.request(method, path, **request)
+
+        return asyncio.run(exchange())
+
+    def predict(self, body: bytes, **headers: str) -> httpx.Response:
+        fields = {"content-type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        return self.send("POST", "/v1/flight_delay/predict", content=body, headers=fields)
+
+    def logged(self) -> list[Prediction]:
+        return [decode_prediction(m.value or b"") for m in MemoryReader(self.broker).read(PREDICTIONS)]
+
+    def metric(self, line: str) -> float:
+        page = self.send("GET", "/metrics").text
+        return next((float(row.rpartition(" ")[2]) for row in page.splitlines() if row.startswith(line)), 0.0)
+
+
+PREDICTIONS = predictions_topic(product().name)
+
+
+def test_an_answer_names_probability_model_features_and_receipt() -> None:
+    service = Service()
+
+    answer = service.predict(flight(as_of=AS_OF), headway_receipt="r-1")
+
+    document = answer.json()
+    assert answer.status_code == 200
+    assert answer.headers["x-headway-version"] == "3"
+    assert document["model"] == {"name": "flight_delay", "version": 3, "digest": trained(1).manifest.digest}
+    assert document["features"] == {"watermark": AS_OF, "lag_s": 0.0, "stale": [], "missing": [], "degraded": False}
+    assert (document["product"], document["as_of"], document["receipt"]) == ("flight_delay", AS_OF, "r-1")
+    assert 0 < document["probability"] < 1
+
+
+def test_all_entities_are_read_in_one_round_trip() -> None:
+    service = Service()
+
+    service.predict(flight(as_of=AS_OF))
+
+    assert [len(requests) for requests in service.store.asked] == [VIEWS]
+
+
+def test_the_logged_record_gives_the_same_score_again() -> None:
+    service = Service()
+
+    answer = service.predict(flight(as_of=AS_OF))
+    [logged] = service.logged()
+
+    request = product().parse_request(bytes(logged.request))
+    features = product().compute_request_features(request, service.reference, logged.as_of_us)
+    again = trained(1).predictor().predict(features, {v.view: v.values for v in logged.views}, logged.as_of_us)
+    assert again.score == answer.json()["probability"] == logged.probability
+    assert (logged.receipt, logged.as_of_us, logged.requested_at_us) == (answer.json()["receipt"], AS_OF_US, NOW_US)
+    assert {view.watermark_us for view in logged.views} == {AS_OF_US}
+
+
+def test_without_as_of_the_arrival_is_asked_for_and_not_waited_for() -> None:
+    """In production the watermark is always behind now; waiting for it would cost every request the whole budget."""
+    service = Service(Store(watermarks_us=[NOW_US - 60 * SECOND_US]))
+
+    document = service.predict(flight()).json()
+
+    assert (len(service.store.asked), document["features"]["lag_s"], document["features"]["stale"]) == (1, 60.0, [])
+    assert parse_instant_us(document["as_of"], field="as_of") == NOW_US
+
+
+def test_without_as_of_a_view_beyond_its_max_lag_is_stale() -> None:
+    service = Service(Store(watermarks_us=[NOW_US - HOUR_US]))
+
+    assert len(service.predict(flight()).json()["features"]["stale"]) == VIEWS
+
+
+def test_a_named_as_of_waits_for_the_watermark() -> None:
+    service = Service(Store(watermarks_us=[AS_OF_US - HOUR_US, AS_OF_US - HOUR_US, AS_OF_US]))
+
+    document = service.predict(flight(as_of=AS_OF)).json()
+
+    assert (len(service.store.asked), document["features"]["stale"]) == (3, [])
+
+
+@pytest.mark.parametrize("watermark_us", [AS_OF_US - HOUR_US, None])
+def test_a_watermark_that_does_not_come_makes_a_stale_answer_with_the_lag(watermark_us: int | None) -> None:
+    service = Service(Store(watermarks_us=[watermark_us]))
+
+    features = service.predict(flight(as_of=AS_OF)).json()["features"]
+
+    assert len(features["stale"]) == VIEWS
+    assert features["lag_s"] == (None if watermark_us is None else 3600.0)
+    assert [len(p.stale) for p in service.logged()] == [VIEWS]
+
+
+def test_a_row_younger_than_the_as_of_is_never_used() -> None:
+    service = Service(Store(row_us=AS_OF_US + 1))
+
+    answer = service.predict(flight(as_of=AS_OF))
+
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:headway:problem:as-of-in-the-past")
+    assert service.logged() == []
+
+
+def test_a_producers_clock_a_second_ahead_does_not_refuse_now() -> None:
+    service = Service(Store(row_us=NOW_US + SECOND_US, watermarks_us=[NOW_US]))
+
+    document = service.predict(flight()).json()
+
+    assert parse_instant_us(document["as_of"], field="as_of") == NOW_US + SECOND_US
+
+
+def test_an_unreachable_store_degrades_to_declared_defaults() -> None:
+    service = Service(Store(away=True))
+
+    document = service.predict(flight(as_of=AS_OF)).json()
+
+    assert (document["features"]["degraded"], document["features"]["watermark"]) == (True, None)
+    assert [view.values for view in service.logged()[0].views] == [None] * VIEWS
+
+
+def test_an_entity_without_rows_is_missing_and_not_degraded() -> None:
+    service = Service(Store(row_us=None))
+
+    features = service.predict(flight(as_of=AS_OF)).json()["features"]
+
+    assert (len(features["missing"]), features["degraded"]) == (VIEWS, False)
+
+
+def test_a_flight_without_an_aircraft_is_answered_without_reading_one() -> None:
+    service = Service()
+
+    features = service.predict(flight(tail=None, as_of=AS_OF)).json()["features"]
+
+    asked = {key for request in service.store.asked[0] for key in request.keys}
+    assert "tail" not in asked
+    assert features["missing"] == ["aircraft_arrival.v1", "aircraft_departure.v1"]
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (flight(carrier=7), "carrier"),
+        (flight(dest="ZZZ"), "dest"),
+        (flight(as_of="yesterday"), "as_of"),
+        (flight(surprise=1), "surprise"),
+        (flight(sched_arr="2013-07-01T15:00:00Z"), "sched_arr"),
+        (b'{"carrier": "UA"}', "flight"),
+        (b"carrier=UA", "request"),
+    ],
+)
+def test_a_wrong_request_is_a_400_that_names_the_field(body: bytes, named: str) -> None:
+    service = Service()
+
+    answer = service.predict(body)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert named in answer.json()["detail"]
+    assert service.logged() == []
+
+
+def test_a_large_body_is_413_and_another_media_type_415() -> None:
+    service = Service()
+
+    assert service.predict(b" " * (MAX_REQUEST_BYTES + 1)).status_code == 413
+    assert service.predict(flight(), content_type="text/plain").status_code == 415
+
+
+def test_another_method_says_which_is_allowed() -> None:
+    answer = Service().send("GET", "/v1/flight_delay/predict")
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def test_a_receipt_is_made_where_no_load_balancer_made_one() -> None:
+    receipt = Service().predict(flight(as_of=AS_OF)).json()["receipt"]
+
+    assert receipt[14] == "7"
+
+
+def test_a_log_that_is_away_costs_no_answer_and_is_counted() -> None:
+    service = Service(deaf=True)
+
+    answer = service.predict(flight(as_of=AS_OF))
+
+    assert answer.status_code == 200
+    assert service.metric("headway_predictions_served_total") == 1
+    assert service.metric('headway_predictions_logged_total{outcome="failed"') == 1
+    assert service.metric('headway_prediction_answers_total{outcome="ok"') == 1
+
+
+def test_golden_requests_are_neither_logged_nor_counted() -> None:
+    service = Service()
+
+    service.api.served().check_golden()
+
+    assert (service.logged(), service.metric("headway_predictions_served_total"), service.store.asked) == ([], 0, [])
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/flight_delay/readyz", "/metrics"])
+def test_health_is_answered_with_and_without_the_public_prefix(path: str) -> None:
+    assert Service().send("GET", path).status_code == 200
+
+
+def test_the_openapi_document_describes_the_request_by_its_own_type() -> None:
+    document = Service().send("GET", "/openapi.json").json()
+
+    operation = document["paths"]["/v1/flight_delay/predict"]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert set(document["components"]["schemas"][schema]["required"]) == set(msgspec.json.decode(flight()))
+
+
+def test_a_folder_with_other_bytes_than_its_manifest_is_not_served(tmp_path: Any) -> None:
+    (tmp_path / MODEL_FILE).write_bytes(trained(2).text)
+    (tmp_path / MANIFEST_FILE).write_bytes(encode_manifest(trained(1).manifest))
+
+    with pytest.raises(ContractViolation, match="manifest says"):
+        load_predictor(product(), product().domain.load_reference(), tmp_path)
+
+
+def test_a_model_of_other_views_is_not_served(tmp_path: Any) -> None:
+    views = {**trained(1).manifest.views, "weather.v1": "f" * 16}
+    (tmp_path / MODEL_FILE).write_bytes(trained(1).text)
+    (tmp_path / MANIFEST_FILE).write_bytes(encode_manifest(msgspec.structs.replace(trained(1).manifest, views=views)))
+
+    with pytest.raises(ContractViolation, match=r"weather\.v1"):
+        load_predictor(product(), product().domain.load_reference(), tmp_path)
