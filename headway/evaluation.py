@@ -16,6 +16,7 @@ from headway.errors import ContractViolation
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Metric = Callable[[Bools, Floats], float]
 
 # A probability of 0 that comes true has infinite loss; 1e-7 costs 16 nats, far beyond any honest row of ours.
 _CLIP = 1e-7
@@ -149,28 +150,41 @@ def paired_difference(
 
 
 def paired_metric_difference(
-    metric: Callable[[Bools, Floats], float],
-    labels: Bools,
-    first: Floats,
-    second: Floats,
-    blocks: Ints,
-    *,
-    seed: int,
-    draws: int,
-    level: float,
+    metric: Metric, labels: Bools, first: Floats, second: Floats, blocks: Ints, *, seed: int, draws: int, level: float
 ) -> Difference:
     """Return metric(second) - metric(first) with an interval over blocks, for metrics that are no mean of rows.
 
     Each draw sorts all rows twice: 27,000 rows and 200 draws take about 2 s.
     """
+
+    def difference(rows: Ints) -> float:
+        return metric(labels[rows], second[rows]) - metric(labels[rows], first[rows])
+
+    return _over_blocks(difference, labels, blocks, seed=seed, draws=draws, level=level)
+
+
+def metric_interval(
+    metric: Metric, labels: Bools, predictions: Floats, blocks: Ints, *, seed: int, draws: int, level: float
+) -> Difference:
+    """Return metric(predictions) with an interval over blocks: a difference from nothing."""
+
+    def value(rows: Ints) -> float:
+        return metric(labels[rows], predictions[rows])
+
+    return _over_blocks(value, labels, blocks, seed=seed, draws=draws, level=level)
+
+
+def _over_blocks(
+    value: Callable[[Ints], float], labels: Bools, blocks: Ints, *, seed: int, draws: int, level: float
+) -> Difference:
     members = [np.flatnonzero(blocks == b) for b in np.unique(blocks)]
     generator = np.random.default_rng(seed)
     found = []
     for _ in range(draws):
         rows = np.concatenate([members[i] for i in generator.integers(0, len(members), size=len(members))])
         if 0 < labels[rows].mean() < 1:
-            found.append(metric(labels[rows], second[rows]) - metric(labels[rows], first[rows]))
-    point = metric(labels, second) - metric(labels, first)
+            found.append(value(rows))
+    point = value(np.arange(len(labels)))
     return _difference(point, np.asarray(found or [point]), blocks=len(members), level=level)
 
 

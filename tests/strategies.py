@@ -18,7 +18,7 @@ from headway.features.windows import Row, ViewTask
 START_US = 1_372_636_800_000_000  # 2013-07-01T00:00:00Z, a multiple of every hop used here
 HOP = 5
 LATENESS_MIN = st.sampled_from([0, 5, 12, 60])
-quick = settings(max_examples=120, deadline=None)
+quick = settings(max_examples=80, deadline=None)
 mutant_hunt = settings(
     max_examples=600,
     deadline=None,

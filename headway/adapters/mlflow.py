@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _FOLDER = "model"
 _DIGEST, _MODEL_HASH = "headway.manifest_sha256", "headway.model_sha256"
+# The artifacts are there before the version is; without this MLflow logs that it waits up to 300 s.
+_NO_WAIT = 0
 # A version that does not exist is RESOURCE_DOES_NOT_EXIST; an alias that does not exist is INVALID_PARAMETER_VALUE.
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -57,9 +59,12 @@ class MlflowRegistry:
             source = f"{self._client.get_run(run_id).info.artifact_uri}/{_FOLDER}"
             self._ensure_model(name)
             hashes = {_DIGEST: manifest.digest, _MODEL_HASH: manifest.model_sha256}
-            made = self._client.create_model_version(name, source, run_id=run_id, tags={**tags, **hashes})
+            made = self._client.create_model_version(
+                name, source, run_id=run_id, tags={**tags, **hashes}, await_creation_for=_NO_WAIT
+            )
             if own is not None:
-                self._client.set_terminated(run_id)
+                # `set_terminated` would print two lines with addresses to stdout, into whatever JSON stands there.
+                self._client.update_run(run_id, status="FINISHED")
         return _version(made)
 
     def load(self, product: str, version: int) -> tuple[bytes, Manifest]:

@@ -93,7 +93,7 @@ class History:
             "id",
             pl.col("time").dt.timestamp("us").alias("time_us"),
             pl.col("tick_before").dt.timestamp("us").fill_null(NEVER).alias("tick_before_us"),
-            *(pl.col(name).cast(_dtype(view, name)).alias(f"field:{name}") for name in view.fields),
+            *(_typed(view, name).alias(f"field:{name}") for name in view.fields),
         ).collect()
         if frame["id"].n_unique() < frame.height:  # first write wins inside a tile (S12)
             tile = -(-pl.col("time_us") // view.hop_us)
@@ -202,5 +202,7 @@ class History:
         return rows["at"].cast(pl.Int64).to_numpy()
 
 
-def _dtype(view: FeatureView, field: str) -> pl.DataType:
-    return pl.Int64() if view.fields[field] == "int64" else pl.Float64()
+def _typed(view: FeatureView, field: str) -> pl.Expr:
+    column = pl.col(field)
+    # Adding 0.0 makes -0.0 a 0.0, as the aggregator does: a minimum must not depend on order.
+    return column.cast(pl.Int64) if view.fields[field] == "int64" else column.cast(pl.Float64) + 0.0

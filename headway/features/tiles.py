@@ -81,7 +81,8 @@ def _tiles(aggregate: Aggregate, hop_us: int) -> int | None:
 
 
 def _typed(view: FeatureView, field: str, value: Value) -> Value:
-    return value if value is None or view.fields[field] == "int64" else float(value)
+    # Adding 0.0 makes -0.0 a 0.0: which of the two is the minimum would depend on the order of arrival.
+    return value if value is None or view.fields[field] == "int64" else float(value) + 0.0
 
 
 class EntityTiles:
