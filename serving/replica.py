@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import uvicorn
 
@@ -47,13 +47,15 @@ class Served:
 
     ``check_golden`` runs the golden request through the same predictor as real ones and raises ContractViolation when
     the answer differs; it must take well under a millisecond, because every check of the load balancer runs it.
-    ``close`` flushes what must not be lost, after the last request and before the process ends.
+    ``close`` flushes what must not be lost, after the last request and before the process ends. ``lifespan`` is "on" when
+    the application speaks ASGI's lifespan, to end what belongs to the event loop.
     """
 
     app: AsgiApp
     digest: str
     check_golden: Callable[[], None]
     close: Callable[[], None]
+    lifespan: Literal["on", "off"] = "off"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,7 @@ class ReplicaServer:
                 loop="uvloop",
                 http="httptools",
                 ws="none",
-                lifespan="off",
+                lifespan=served.lifespan,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -154,7 +156,7 @@ class ReplicaServer:
     async def _app(
         self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
-        if scope["path"] != GOLDEN_PATH:
+        if scope["type"] == "lifespan" or scope["path"] != GOLDEN_PATH:
             await self._served.app(scope, receive, send)
             return
         status, said = self._fitness()

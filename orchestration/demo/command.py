@@ -1,7 +1,6 @@
 """``headway demo``: the whole loop on real flights, on this machine, told as it happens."""
 
 import json
-import shutil
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,21 +53,20 @@ def _start_empty(settings: "Settings", *, say: Say) -> None:
     """Refuse a stack that is up and a state that is not the demo's own; erase what an earlier demo left."""
     from headway.errors import PermanentFailure
     from headway.local import lifecycle
+    from headway.local.state import claim
 
-    phase = lifecycle.status(settings)["phase"]
     mark = settings.state / _MARK
-    if phase != "down" and not mark.exists():
+    if mark.exists():
+        say("erasing the state of the last demo")
+        lifecycle.reset(settings, say=lambda _: None)
+    elif lifecycle.status(settings)["phase"] != "down":
         raise PermanentFailure("the stack is up; the demo starts its own: run `headway down` first")
-    if settings.state.exists() and any(settings.state.iterdir()) and not mark.exists():
+    elif settings.state.exists() and any(settings.state.iterdir()):
         raise PermanentFailure(
             f"{settings.state}: holds state that is not the demo's. Erase it with `headway reset`, "
             "or give the demo a folder of its own with HEADWAY_STATE=..."
         )
-    if mark.exists():
-        say("erasing the state of the last demo")
-        lifecycle.down(settings, say=lambda _: None)
-        shutil.rmtree(settings.state)
-    settings.state.mkdir(parents=True, exist_ok=True)
+    claim(settings.state)
     mark.touch()
 
 

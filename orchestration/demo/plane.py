@@ -133,7 +133,7 @@ class Plane:
                 tell(f"release {line['release']}: {line['before']} -> {line['after']} {line['reason']}".rstrip())
             told = len(state.get("transitions", []))
             live = state.get("live")
-            if live is not None and live["model"]["version"] == version and state["state"] == "done":
+            if live is not None and live["version"] == version and state["state"] == "done":
                 return state
             if state.get("state") == "failed" or monotonic_s() > deadline_s:
                 raise PermanentFailure(f"version {version} is not live: {state.get('state')} {state.get('reason', '')}")

@@ -23,9 +23,11 @@ REFERENCE_MODEL = ModelSpec(
     category_smoothing=10.0,
     category_l2=10.0,
     seed=20130101,
-    threads=2,
+    threads=1,
     half_life_days=None,
 )
+# Chosen by rolling weeks inside January to June alone (README.md has the table): larger leaves, half the features per
+# tree, and rows that lose half their weight in 90 days, so that a retrained model leans on what changed.
 MODEL = ModelSpec(
     name="regularised",
     objective="binary",
@@ -38,10 +40,12 @@ MODEL = ModelSpec(
     category_smoothing=50.0,
     category_l2=30.0,
     seed=20130101,
-    threads=2,
-    half_life_days=None,
+    threads=1,
+    half_life_days=90.0,
 )
 
+# Defaults are the medians of January to June: an hour like most. Without them an outage of the weather costs 0.054 nats
+# in July instead of 0.027, of the origin's delays 0.033 instead of 0.014; the other views lose little either way.
 VIEWS = (
     ViewUse(
         view="origin_delay.v1",
@@ -53,12 +57,24 @@ VIEWS = (
             "max_dep_delay_min_3h",
             "mean_dep_delay_min_24h",
         ),
+        defaults={
+            "count_1h": 18.0,
+            "mean_dep_delay_min_1h": 3.4,
+            "count_3h": 51.0,
+            "mean_dep_delay_min_3h": 3.3,
+            "max_dep_delay_min_3h": 85.0,
+            "mean_dep_delay_min_24h": 9.2,
+        },
     ),
     ViewUse(
         view="origin_carrier_delay.v1",
         features=("count_3h", "mean_dep_delay_min_3h", "mean_dep_delay_min_24h"),
     ),
-    ViewUse(view="dest_delay.v1", features=("count_3h", "mean_arr_delay_min_3h", "mean_arr_delay_min_24h")),
+    ViewUse(
+        view="dest_delay.v1",
+        features=("count_3h", "mean_arr_delay_min_3h", "mean_arr_delay_min_24h"),
+        defaults={"count_3h": 2.0, "mean_arr_delay_min_3h": -4.6, "mean_arr_delay_min_24h": 2.5},
+    ),
     ViewUse(view="aircraft_arrival.v1", features=("last_arr_delay_min_24h", "last_at_24h", "count_24h")),
     ViewUse(view="aircraft_departure.v1", features=("last_dep_delay_min_24h", "last_at_24h", "count_24h")),
     ViewUse(view="origin_cancellation.v1", features=("count_3h", "count_24h")),
@@ -77,6 +93,18 @@ VIEWS = (
             "sum_precip_hundredths_in_6h",
             "last_at_6h",
         ),
+        defaults={
+            "last_temp_f_6h": 48.9,
+            "last_dewpoint_f_6h": 33.1,
+            "last_humidity_pct_6h": 56.5,
+            "last_wind_dir_deg_6h": 220.0,
+            "last_wind_speed_mph_6h": 11.5,
+            "last_precip_hundredths_in_6h": 0.0,
+            "last_pressure_mb_6h": 1016.7,
+            "last_visib_mi_6h": 10.0,
+            "sum_precip_hundredths_in_6h": 0.0,
+            "last_at_6h": 900.0,
+        },
     ),
 )
 
@@ -96,7 +124,10 @@ PRODUCT = Product(
     reference_model=REFERENCE_MODEL,
     gate=GatePolicy(
         floor_average_precision=0.60,
-        champion_margin=0.01,
+        floor_days=28,
+        floor_roc_auc=0.60,
+        # One week of two equally good models differs by up to 0.016 at the upper end (ADR 0008), of 0.48 in all.
+        champion_margin=0.02,
         slice_margin=0.01,
         min_rows=2000,
         min_positives=200,

@@ -1,0 +1,204 @@
+"""What stands behind the one door of this machine: the load balancer's table from settings, products and releases.
+
+``python -m serving.balancer`` writes the configuration, has HAProxy read it, and becomes HAProxy. The table lists the
+servers of now, from the release table and the replicas' records, so that a restarted load balancer starts with them.
+Refuses to change weights: the release guard does, and writes the same table again. What bites: HAProxy's own lines on
+the log are no JSON (`count_answers` skips them), and an answer that was cut off may have no line at all (ADR 0003).
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from headway.adapters.haproxy import (
+    BUCKETS,
+    Backend,
+    LoadBalancerTable,
+    RetryOn,
+    Route,
+    Server,
+    Split,
+    check_load_balancer,
+    haproxy_command,
+    write_load_balancer,
+)
+from headway.adapters.release_table import ReleaseTable
+from headway.release import Colour, PinnedVersion, ProductState, traffic
+from headway.settings import LOOPBACK, Settings
+from products.catalogue import all_products
+from serving.replica import GOLDEN_PATH, ReplicaRecord, read_records
+
+COLOURS: tuple[Colour, ...] = ("blue", "green")
+# One collector process takes some 2,000 events/s, more than a replay on one machine sends.
+COLLECTORS = 1
+SERVING_WEIGHT = 100
+CHECK_INTERVAL_MS = 500
+_MAX_CONNECTIONS = 2_000
+
+# Application name -> the replicas that announced themselves.
+Records = Callable[[str], Sequence[ReplicaRecord]]
+
+
+def application_name(product: str, model: PinnedVersion) -> str:
+    """Give the Ray Serve application of a model version: one for each, never redeployed under its name (ADR 0003)."""
+    return f"{product}.v{model.version}"
+
+
+def backend_name(product: str, colour: Colour) -> str:
+    """Give the name of one of a product's two backends."""
+    return f"{product}.{colour}"
+
+
+def product_backend(product: str, colour: Colour, servers: tuple[Server, ...]) -> Backend:
+    """Give one of a product's two backends with these servers."""
+    # A prediction changes nothing and its record is deduplicated by receipt, so an unanswered one may be sent again.
+    return _backend(
+        backend_name(product, colour), servers, answer_timeout_ms=2_000, retry_on=("conn-failure", "empty-response")
+    )
+
+
+def wanted_servers(state: ProductState, colour: Colour, records: Records) -> tuple[Server, ...]:
+    """Give the servers a backend should have: weight 0 until its version is the one that is asked."""
+    wanted = traffic(state)
+    model = wanted.behind(colour)
+    if model is None:
+        return ()
+    weight = SERVING_WEIGHT if colour == wanted.serving else 0
+    return tuple(
+        Server(name=record.replica, host=record.host, port=record.port, weight=weight)
+        for record in records(application_name(state.product, model))
+    )
+
+
+def green_share(state: ProductState) -> int:
+    """Give the share of green: all or nothing."""
+    return BUCKETS if traffic(state).serving == "green" else 0
+
+
+def load_balancer_table(
+    settings: Settings, *, products: Iterable[str], states: Mapping[str, ProductState], records: Records
+) -> LoadBalancerTable:
+    """Give all the load balancer should know now."""
+    backends = [
+        _backend(
+            "collectors",
+            tuple(
+                Server(name=f"collector-{n}", host=LOOPBACK, port=settings.ports.collector_first + n, weight=100)
+                for n in range(COLLECTORS)
+            ),
+            # The collector gives up on the broker after 3 s and says so; a retry could store an event twice.
+            answer_timeout_ms=10_000,
+            retry_on=("conn-failure",),
+        ),
+        _backend(
+            "release-guard",
+            (Server(name="release-guard", host=LOOPBACK, port=settings.ports.release, weight=100),),
+            answer_timeout_ms=5_000,
+            retry_on=("conn-failure",),
+        ),
+    ]
+    splits = []
+    for product in products:
+        state = states.get(product, ProductState(product=product))
+        backends += [product_backend(product, colour, wanted_servers(state, colour, records)) for colour in COLOURS]
+        splits.append(
+            Split(
+                name=product,
+                prefix=f"/v1/{product}",
+                blue=backend_name(product, "blue"),
+                green=backend_name(product, "green"),
+                green_share=green_share(state),
+            )
+        )
+    return LoadBalancerTable(
+        host=LOOPBACK,
+        port=settings.ports.load_balancer,
+        metrics_port=settings.ports.load_balancer_metrics,
+        directory=settings.sockets / "lb",
+        max_connections=_MAX_CONNECTIONS,
+        routes=(
+            Route(prefix="/v1/events", backend="collectors"),
+            Route(prefix="/v1/releases", backend="release-guard"),
+        ),
+        splits=tuple(splits),
+        backends=tuple(backends),
+    )
+
+
+def release_table_path(settings: Settings) -> Path:
+    """Where the release table is."""
+    return settings.state / "release.sqlite"
+
+
+def replica_registry(settings: Settings) -> Path:
+    """Where replicas announce themselves."""
+    return settings.state / "replicas"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerCount:
+    """The load balancer's own count: answers by status, and by how the exchange ended (``--`` = in order)."""
+
+    by_status: Mapping[int, int]
+    by_end: Mapping[str, int]
+
+    @property
+    def failed(self) -> int:
+        """Answers of 5xx, and what never became an answer (-1)."""
+        return sum(n for status, n in self.by_status.items() if status < 100 or status >= 500)
+
+
+def count_answers(log_path: Path, path_prefix: str) -> AnswerCount:
+    """Count the requests under a path in the load balancer's log; lines that are no request are skipped."""
+    statuses: Counter[int] = Counter()
+    ends: Counter[str] = Counter()
+    with log_path.open(encoding="utf-8", errors="replace") as log:
+        for line in log:
+            if not line.startswith("{"):
+                continue
+            try:
+                entry = json.loads(line)
+            except ValueError:  # a line cut off by a kill
+                continue
+            if str(entry.get("path", "")).startswith(path_prefix):
+                statuses[int(entry["status"])] += 1
+                ends[str(entry["ended"])] += 1
+    return AnswerCount(by_status=dict(sorted(statuses.items())), by_end=dict(sorted(ends.items())))
+
+
+def main() -> None:
+    """Write the table of now, check it, and become HAProxy."""
+    settings = Settings()
+    registry = replica_registry(settings)
+    table = load_balancer_table(
+        settings,
+        products=all_products(),
+        states=ReleaseTable(release_table_path(settings)).states(),
+        records=lambda application: read_records(registry, application),
+    )
+    write_load_balancer(table)
+    check_load_balancer(table)
+    command = haproxy_command(table)
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+
+
+def _backend(
+    name: str, servers: tuple[Server, ...], *, answer_timeout_ms: int, retry_on: tuple[RetryOn, ...]
+) -> Backend:
+    return Backend(
+        name=name,
+        servers=servers,
+        check_path=GOLDEN_PATH,
+        check_interval_ms=CHECK_INTERVAL_MS,
+        answer_timeout_ms=answer_timeout_ms,
+        queue_timeout_ms=500,
+        max_in_flight=64,
+        retry_on=retry_on,
+    )
+
+
+if __name__ == "__main__":
+    main()
