@@ -46,7 +46,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Assembler:
-    """Puts vectors together in the order of the columns; about 6 us for 50 columns."""
+    """Puts vectors together in the order of the columns; about 8 us for 50 columns."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         """Prepare the order.
@@ -95,10 +95,10 @@ class Assembler:
                 if values is None:
                     row.extend(defaults)
                     continue
-                row.extend(
-                    null if value is None else (as_of_us - value) / SECOND_US if age else value
-                    for value, null, age in zip(values, nulls, ages, strict=True)
-                )
+                start = len(row)
+                row += [null if value is None else value for value, null in zip(values, nulls, strict=True)]
+                for place in ages:
+                    row[start + place] = (as_of_us - row[start + place]) / SECOND_US  # NaN stays NaN
         except KeyError as error:
             raise ContractViolation(f"vector: {error.args[0]!r} is missing (found: {[*request, *views]})") from error
         except ValueError as error:
@@ -116,7 +116,7 @@ class Assembler:
         return without
 
 
-def _of_view(columns: Sequence[Column]) -> tuple[list[float], list[bool], list[float]]:
+def _of_view(columns: Sequence[Column]) -> tuple[list[float], list[int], list[float]]:
     nulls = [0.0 if c.kind == "count" else _NAN for c in columns]
     defaults = [_NAN if c.default is None else c.default for c in columns]
-    return nulls, [c.kind == "age" for c in columns], defaults
+    return nulls, [place for place, c in enumerate(columns) if c.kind == "age"], defaults

@@ -3,7 +3,7 @@
 A version's source is a folder of its run's artifacts with two files, model text and manifest. Hashes are kept as tags
 of the version, so files exchanged in the artifact store are found when they are loaded. What bites: MLflow's client
 retries a server's 500 seven times with backoff, which looks like a hang of minutes; the process must set
-``MLFLOW_HTTP_REQUEST_MAX_RETRIES=2`` and ``MLFLOW_HTTP_REQUEST_TIMEOUT=10`` (`headway.settings` does for ours).
+``MLFLOW_HTTP_REQUEST_MAX_RETRIES=2`` and ``MLFLOW_HTTP_REQUEST_TIMEOUT=10`` (the local stack does for ours).
 """
 
 import tempfile

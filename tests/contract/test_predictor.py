@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import TYPE_CHECKING
 
-import lightgbm
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +16,9 @@ from headway.errors import ContractViolation
 from headway.training import Matrix
 from headway.vector import Assembler, Column
 from products.flight_delay.product import MODEL, REFERENCE_MODEL
+
+if TYPE_CHECKING:
+    import lightgbm
 
 NUMBERS, CATEGORIES = 6, 3
 FEATURES = NUMBERS + CATEGORIES
@@ -67,7 +70,9 @@ def training_rows() -> Matrix:
 
 
 @cache
-def models(name: str) -> tuple[LightGbmScorer, lightgbm.Booster]:
+def models(name: str) -> tuple[LightGbmScorer, "lightgbm.Booster"]:
+    import lightgbm
+
     text = LightGbm().fit(training_rows(), SPECS[name])
     return LightGbmScorer(text), lightgbm.Booster(model_str=text.decode())
 

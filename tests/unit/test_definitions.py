@@ -1,0 +1,120 @@
+"""The code location as Dagster sees it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as Graph
+
+from assets.names import LAKE_EVENTS, decision_key, predictions_key, producers_key, topic_key
+from headway.topics import EVENTS_RAW, FEATURES_INPUT, topic_table
+from orchestration.definitions import defs
+from products.catalogue import all_products
+
+SNAPSHOT = Path(__file__).parent.parent / "snapshots" / "definitions.txt"
+HEAVY = (
+    "mlflow",
+    "lightgbm",
+    "feast",
+    "ray",
+    "pyspark",
+    "pandas",
+    "pandera",
+    "sklearn",
+    "matplotlib",
+    "confluent_kafka",
+)
+LOAD = f"""
+import socket, sys
+def refuse(*_): raise RuntimeError("network")
+socket.socket.connect = refuse
+from orchestration.definitions import defs
+defs.resolve_asset_graph()
+print(*sorted(m for m in {HEAVY!r} if m in sys.modules))
+"""
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return defs.resolve_asset_graph()
+
+
+def told() -> Iterator[str]:
+    """Every name a person or a script may rely on, one a line."""
+    graph = defs.resolve_asset_graph()
+    for key in sorted(graph.get_all_asset_keys()):
+        node = graph.get(key)
+        kind = "asset" if node.is_materializable else "external"
+        partitions = "" if node.partitions_def is None else f" by {type(node.partitions_def).__name__}"
+        yield f"{kind} {key.to_user_string()}{partitions}"
+    for check in sorted(graph.asset_check_keys):
+        blocking = " (blocking)" if graph.get(check).blocking else ""
+        yield f"check {check.asset_key.to_user_string()}: {check.name}{blocking}"
+    for job in sorted(job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")):
+        yield f"job {job}"
+    for sensor in sorted(defs.sensors or (), key=lambda each: each.name):
+        yield f"sensor {sensor.name} every {sensor.minimum_interval_seconds} s, {sensor.default_status.value}"
+    for schedule in sorted(defs.schedules or (), key=lambda each: each.name):
+        assert isinstance(schedule, dg.ScheduleDefinition)
+        yield f"schedule {schedule.name} at {schedule.cron_schedule}, {schedule.default_status.value}"
+
+
+def test_definitions_load_with_an_empty_environment_without_network_and_without_heavy_imports() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-I", "-c", LOAD], env={}, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr
+
+
+def test_every_definition_is_in_the_snapshot() -> None:
+    """To accept a change: write ``told()`` into tests/snapshots/definitions.txt."""
+    assert list(told()) == SNAPSHOT.read_text().splitlines()
+
+
+def test_every_asset_has_group_owner_kinds_and_description(graph: Graph) -> None:
+    nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
+
+    assert [n.key for n in nodes if not (n.owners and n.kinds and n.description and n.group_name != "default")] == []
+
+
+def test_every_table_shows_its_columns(graph: Graph) -> None:
+    tables = [node for key in graph.get_all_asset_keys() if "deltalake" in (node := graph.get(key)).kinds]
+
+    assert tables
+    assert all("dagster/column_schema" in node.metadata for node in tables)
+
+
+def test_there_is_no_gap_from_the_producers_to_the_retraining_decision(graph: Graph) -> None:
+    for product in all_products().values():
+        behind = upstream(graph, decision_key(product))
+        onwards = downstream(graph, producers_key(product.domain))
+
+        assert {producers_key(product.domain), topic_key(EVENTS_RAW), topic_key(FEATURES_INPUT)} <= behind
+        assert {LAKE_EVENTS, topic_key(f"predictions.{product.name}"), predictions_key(product)} <= behind
+        assert decision_key(product) in onwards
+        loose = {key for key in graph.get_all_asset_keys() if key != producers_key(product.domain)} - onwards
+        assert loose == set()
+
+
+def test_every_topic_that_carries_data_is_an_asset(graph: Graph) -> None:
+    products = all_products().values()
+    views = [view.qualified for product in products for view in product.domain.views]
+    table = topic_table(views=views, products=all_products(), replication_factor=1, min_insync_replicas=1)
+    shown = {key.path[1] for key in graph.get_all_asset_keys() if key.path[0] == "topics"}
+
+    # Repeats are an enricher's memory, and stream scores have no producer yet.
+    assert {topic.name for topic in table} - shown == {"state.dedupe", *(f"scores.{name}" for name in all_products())}
+
+
+def upstream(graph: Graph, key: dg.AssetKey) -> set[dg.AssetKey]:
+    parents = graph.get(key).parent_keys
+    return set(parents).union(*(upstream(graph, parent) for parent in parents))
+
+
+def downstream(graph: Graph, key: dg.AssetKey) -> set[dg.AssetKey]:
+    children = graph.get(key).child_keys
+    return set(children).union(*(downstream(graph, child) for child in children))
