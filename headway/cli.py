@@ -49,8 +49,9 @@ COMMANDS = (
     Entry("replay", "streaming.commands:replay_command", "play history through the Collector in lock-step"),
     Entry("features", "streaming.commands:features_command", "bootstrap the feature job from the lake"),
     Entry("promote", "headway.promotion:promote_command", "say which model version should be served"),
-    Entry("ledger", "streaming.commands:ledger_command", "account for every accepted event"),
-    Entry("letters", "streaming.commands:letters_command", "list dead letters with their reasons"),
+    Entry("ledger", "streaming.audit:ledger_command", "account for every accepted event"),
+    Entry("parity", "streaming.audit:parity_command", "recompute what predictions were served with"),
+    Entry("letters", "streaming.audit:letters_command", "list dead letters with their reasons"),
     Entry("doctor", "headway.doctor:doctor_command", "check this machine; each failing line names what mends it"),
 )
 

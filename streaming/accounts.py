@@ -35,9 +35,10 @@ def read_ledger(reader: LogReader, lake: Lake) -> Ledger:
 
 def least_watermark(store: OnlineWriter, views: Sequence[FeatureView]) -> Callable[[], int | None]:
     """Return what tells the least watermark over the views, microseconds; None while any has none."""
+    names = [view.online_name for view in views]
 
     def read() -> int | None:
-        watermarks = [store.read_watermark_us(view.online_name) for view in views]
+        watermarks = store.read_watermarks_us(names).values()
         known = [watermark for watermark in watermarks if watermark is not None]
         return min(known) if len(known) == len(watermarks) else None
 

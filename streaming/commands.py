@@ -1,8 +1,7 @@
-"""``headway replay``, ``features bootstrap``, ``ledger`` and ``letters``: the event plane from the command line."""
+"""``headway replay`` and ``headway features bootstrap``: events and the past, put into the plane from the command line."""
 
 import asyncio
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -152,69 +151,6 @@ def bootstrap(settings: "Settings", domain: "Domain", *, until_us: int, say: Say
         publisher.close()
         reader.close()
         store.close()
-
-
-def ledger_command(_parser: ArgumentParser) -> Run:
-    """Account for every accepted event; holds when the books balance and nothing is in flight (S13)."""
-
-    def run(_arguments: Namespace, _say: Say) -> Outcome:
-        from pathlib import Path
-
-        from headway.adapters.delta import Lake
-        from headway.adapters.kafka import KafkaReader
-        from headway.settings import Settings
-        from streaming.accounts import read_ledger
-
-        settings = Settings()
-        reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
-        try:
-            ledger = read_ledger(reader, Lake(Path(settings.lake)))
-        finally:
-            reader.close()
-        lines = [
-            (
-                f"raw {ledger.raw} = enriched {ledger.enriched} + letters {ledger.letters} "
-                f"+ duplicates {ledger.duplicates} + in flight {ledger.in_flight}; lake {ledger.lake}"
-            ),
-            *_named(
-                "lost", [f"{lost.identity[1]} at {lost.place.partition}@{lost.place.offset}" for lost in ledger.lost]
-            ),
-            *_named("not in the lake", [f"{place.partition}@{place.offset}" for place in ledger.not_in_lake]),
-            *_named("surplus in the lake", [f"{place.partition}@{place.offset}" for place in ledger.surplus_in_lake]),
-            *_named("twice", [f"{place.partition}@{place.offset}" for place in ledger.twice]),
-        ]
-        return Outcome(holds=ledger.balanced, facts=asdict(ledger), lines=lines)
-
-    return run
-
-
-def letters_command(parser: ArgumentParser) -> Run:
-    """List dead letters with their reasons, newest last."""
-    parser.add_argument("action", choices=["list"])
-
-    def run(_arguments: Namespace, _say: Say) -> Outcome:
-        from headway.adapters.kafka import KafkaReader
-        from headway.letters import letter_of
-        from headway.settings import Settings
-        from headway.topics import EVENTS_ENRICHED_LETTERS, EVENTS_RAW_LETTERS
-
-        reader = KafkaReader(bootstrap=Settings().kafka_bootstrap)
-        try:
-            found = [m for topic in (EVENTS_RAW_LETTERS, EVENTS_ENRICHED_LETTERS) for m in reader.read(topic)]
-        finally:
-            reader.close()
-        letters = [(message, letter_of(message)) for message in sorted(found, key=lambda m: m.timestamp_ms)]
-        lines = [f"{m.topic}@{m.offset}  {letter.reason}: {letter.detail}" for m, letter in letters]
-        facts = [
-            {"place": f"{m.topic}@{m.offset}", "reason": each.reason, "detail": each.detail} for m, each in letters
-        ]
-        return Outcome(holds=True, facts={"letters": facts}, lines=lines or ["no letters"])
-
-    return run
-
-
-def _named(what: str, names: Sequence[str]) -> list[str]:
-    return [f"{what}: {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}"] if names else []
 
 
 def _chosen(domain: str | None, product: str | None) -> "tuple[Domain, Product | None]":

@@ -159,6 +159,8 @@ class KafkaEventLog:
             "transaction.timeout.ms": int(transaction_timeout_s * 1000),
             # A batch is handed over at once, so waiting for more only delays the commit.
             "linger.ms": 0,
+            # While the broker still writes the last commit's markers it answers "try again", and this is the wait.
+            "retry.backoff.ms": 5,
             # Commit only says how many records failed; these calls, none for a delivered one, say which and why.
             "delivery.report.only.error": True,
             "on_delivery": self._note_undelivered,
@@ -620,6 +622,8 @@ _READ_COMMITTED: Mapping[str, Any] = {
     # The defaults prefetch 64 MB, then pause for a second when that is full.
     "queued.max.messages.kbytes": 16 * 1024,
     "fetch.queue.backoff.ms": 10,
+    # A committed transaction does not wake a waiting fetch at once: the wait is the latency of every hop.
+    "fetch.wait.max.ms": 20,
 }
 
 

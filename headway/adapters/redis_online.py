@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from functools import lru_cache
 
 import redis
@@ -157,11 +158,13 @@ class OnlineWriter:
         pairs = [str(number) for item in sorted(watermarks_ms.items()) for number in item]
         self._run(ADVANCE_WATERMARK, [(watermark_key(self._project, view), str(partition_count), *pairs)])
 
-    def read_watermark_us(self, view: str) -> int | None:
-        """Return the view's watermark in microseconds UTC; None until every partition has reported."""
-        with _explained():
-            ms: Any = self._redis.hget(watermark_key(self._project, view), "view")  # bytes or None
-        return None if ms is None else int(ms) * 1000
+    def read_watermarks_us(self, views: Sequence[str]) -> dict[str, int | None]:
+        """Return the views' watermarks in microseconds UTC, in one round trip; None until every partition has reported."""
+        with _explained(), self._redis.pipeline(transaction=False) as pipe:
+            for view in views:
+                pipe.hget(watermark_key(self._project, view), "view")
+            replies: list[Any] = pipe.execute()  # bytes or None
+        return {view: None if ms is None else int(ms) * 1000 for view, ms in zip(views, replies, strict=True)}
 
     def close(self) -> None:
         """Release the connections."""

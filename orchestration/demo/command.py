@@ -1,6 +1,7 @@
 """``headway demo``: the whole loop on real flights, on this machine, told as it happens."""
 
 import json
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,13 @@ if TYPE_CHECKING:
     from headway.settings import Settings
 
 _MARK = "demo"
+# MLflow's client in this process: no bars over the story, and no minutes of silent retries.
+_QUIET = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
 
 
 def demo_command(parser: ArgumentParser) -> Run:
@@ -26,6 +34,8 @@ def demo_command(parser: ArgumentParser) -> Run:
         from headway.settings import Settings
         from orchestration.demo.plot import tell_demo
 
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
         settings = Settings()
         _start_empty(settings, say=say)
         try:

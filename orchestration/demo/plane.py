@@ -129,9 +129,10 @@ class Plane:
         deadline_s = monotonic_s() + RELEASE_TIMEOUT_S
         while True:
             state = self.release_state()
-            for line in state.get("transitions", [])[told:]:
+            lines = [line for line in state.get("transitions", []) if line["version"] == version]
+            for line in lines[told:]:
                 tell(f"release {line['release']}: {line['before']} -> {line['after']} {line['reason']}".rstrip())
-            told = len(state.get("transitions", []))
+            told = len(lines)
             live = state.get("live")
             if live is not None and live["version"] == version and state["state"] == "done":
                 return state

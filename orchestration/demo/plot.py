@@ -42,6 +42,7 @@ class Plot:
         self.failed_under_load = 0
         self.asked_by_hand = 0
         self.bad_asks = 0
+        self.dataset = ""
 
     def start(self) -> None:
         """Start every part."""
@@ -55,16 +56,18 @@ class Plot:
     def load(self, stretch: Stretch, *, planted: bool) -> None:
         """Bulk-load a stretch of history and backfill the features over it, as runs of Dagster."""
         planted_from = format_us(self.calendar.planted_from_us) if planted else None
-        config: dict[str, Any] = {"ops": {"lake__events": {"config": {**stretch.config, "planted_from": planted_from}}}}
-        self._run("load_history", stretch.months, config)
-        views = [f"features__{view.online_name}" for view in self.product.domain.views]
-        self._run("backfill_features", stretch.months, {"ops": {name: {"config": stretch.config} for name in views}})
+        steps: dict[str, Any] = {
+            f"features__{v.online_name}": {"config": stretch.config} for v in self.product.domain.views
+        }
+        steps["lake__events"] = {"config": {**stretch.config, "planted_from": planted_from}}
+        self._run("load_history", stretch.months, {"ops": steps})
         rows = self.plane.lake.scan("events").select(pl.len()).collect().item()
         self.story.tell(f"the lake has {rows:,} events")
 
     def train(self) -> int:
         """Train v1 and return the version that passed the gate."""
         self._run(f"train_{self.product.name}", None, {})
+        self.dataset = str(self.dagster.metadata(["training_set", self.product.name])["dataset"])
         candidate = self.plane.registry.alias(self.product.name, CANDIDATE)
         if candidate is None:
             raise PermanentFailure("the gate refused v1; see the run's metadata in Dagster")
@@ -244,7 +247,7 @@ def reckon(plot: Plot, *, v1: int, weeks: list[dict[str, Any]]) -> None:
         sum(counted.by_status.values()) == asked + plot.bad_asks and counted.by_status.get(200, 0) == asked - failed,
         f"the load balancer counted {counted.by_status}, the clients {asked - failed} answered of {asked + plot.bad_asks}",
     )
-    quality = july_quality(plane, version=v1)
+    quality = july_quality(plane, version=v1, dataset=plot.dataset)
     story.tell(f"v1 on July: {quality}")
     planted = [week for week in weeks if week["planted"]]
     story.expect(served >= asked - failed, f"{served} predictions are logged, {asked - failed} were answered")

@@ -5,8 +5,6 @@ July is reported once and decides nothing: the gate judged v1 on weeks before it
 
 from typing import Any
 
-import polars as pl
-
 from assets.lake_reads import changelog_values, events_around, known_until
 from assets.training import read_dataset
 from headway.adapters.lightgbm import LightGbm
@@ -15,7 +13,7 @@ from headway.drift import Window
 from headway.evaluation import quality
 from headway.predictor import open_predictor
 from headway.training import assemble, training_set
-from headway.training_table import part_of, training_table
+from headway.training_table import part_of
 from orchestration.demo.plane import Plane
 
 JULY = Window(
@@ -24,8 +22,11 @@ JULY = Window(
 )
 
 
-def july_quality(plane: Plane, *, version: int) -> dict[str, Any]:
-    """Return n, average precision and ROC AUC of a version and of the reference spec, on all labelled flights of July."""
+def july_quality(plane: Plane, *, version: int, dataset: str) -> dict[str, Any]:
+    """Return n, average precision and ROC AUC of a version and of the reference spec, on all labelled flights of July.
+
+    The reference learns from the rows the version learned from: those of ``dataset``.
+    """
     product, lake = plane.product, plane.lake
     model, manifest = plane.registry.load(product.name, version)
     learner = LightGbm()
@@ -40,7 +41,7 @@ def july_quality(plane: Plane, *, version: int) -> dict[str, Any]:
         views_shift_us=0,
     )
     july = assemble(product, rows, assembler=predictor.assembler)
-    learned = part_of(_dataset_of(plane), "train")
+    learned = part_of(read_dataset(product, lake, dataset), "train")
     reference = learner.load(
         learner.fit(assemble(product, learned, assembler=predictor.assembler), product.reference_model)
     )
@@ -49,13 +50,6 @@ def july_quality(plane: Plane, *, version: int) -> dict[str, Any]:
         **_figures(quality(july.labels, predictor.score(july.x))),
         "reference": _figures(quality(july.labels, reference.score(july.x))),
     }
-
-
-def _dataset_of(plane: Plane) -> pl.DataFrame:
-    """Return the rows v1 was made from: the only dataset there is before the retraining."""
-    table = training_table(plane.product).name
-    [dataset] = plane.lake.scan(table).select(pl.col("dataset").unique()).collect()["dataset"].to_list()
-    return read_dataset(plane.product, plane.lake, dataset)
 
 
 def _figures(found: Any) -> dict[str, float]:  # Any: headway.evaluation.Quality, read by its own names
