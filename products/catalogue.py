@@ -20,7 +20,9 @@ def all_products() -> dict[str, Product]:
             continue
         product = getattr(importlib.import_module(f"products.{module.name}.product"), "PRODUCT", None)
         if not isinstance(product, Product):
-            raise ContractViolation(f"products/{module.name}/product.py: got {product!r}, wanted PRODUCT = Product(...)")
+            raise ContractViolation(
+                f"products/{module.name}/product.py: got {product!r}, wanted PRODUCT = Product(...)"
+            )
         if found.setdefault(product.name, product) is not product:
             raise ContractViolation(f"products/{module.name}: the name {product.name!r} is taken")
     return found

@@ -48,7 +48,7 @@ class World:
         checked: Sequence[dg.AssetKey] = (),
         resources: Mapping[str, Any] | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Materialize assets, with their checks and those of ``checked``; the result says whether they succeeded."""
+        """Materialize assets, with all checks of ``checked``; the result says whether they succeeded."""
         tags = {}
         if partitions is not None:
             names = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
@@ -57,7 +57,7 @@ class World:
             warnings.simplefilter("ignore", dg.BetaWarning)
             return dg.materialize(
                 list(assets),
-                selection=None if select is None else dg.AssetSelection.assets(*select) | _checks([*select, *checked]),
+                selection=None if select is None else _selection(select, checked),
                 instance=self.instance,
                 resources={
                     "lake": LakeResource(root=str(self.root)),
@@ -72,5 +72,6 @@ class World:
             )
 
 
-def _checks(select: Sequence[dg.AssetKey]) -> dg.AssetSelection:
-    return dg.AssetSelection.checks_for_assets(*select)
+def _selection(select: Sequence[dg.AssetKey], checked: Sequence[dg.AssetKey]) -> dg.AssetSelection:
+    chosen = dg.AssetSelection.assets(*select).without_checks()
+    return chosen | dg.AssetSelection.checks_for_assets(*checked) if checked else chosen

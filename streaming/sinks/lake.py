@@ -53,7 +53,7 @@ class LakeSink:
 
     def __init__(self, lake: Lake, loads: Mapping[str, Load]) -> None:
         self._lake = lake
-        self._loads = loads
+        self.loads = loads
         self._buffer: list[Message] = []
         self._oldest_s: float | None = None
         for load in loads.values():
@@ -78,7 +78,7 @@ class LakeSink:
             by_place.setdefault((message.topic, message.partition), []).append(message)
         batches: dict[str, dict[str, tuple[int, pl.DataFrame]]] = {}
         for (topic, partition), messages in by_place.items():
-            load = self._loads[topic]
+            load = self.loads[topic]
             app_id = f"{topic}-{partition}"
             held = self._lake.committed(load.table.name, app_id)
             new = [m for m in messages if held is None or m.offset > held]

@@ -33,7 +33,11 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def load(world: World, **config: str) -> dg.ExecuteInProcessResult:
     return world.run(
-        domain_assets(DOMAIN), select=[LAKE_EVENTS], config={"lake__events": {"end": END, **config}}, partitions=MONTHS
+        domain_assets(DOMAIN),
+        select=[LAKE_EVENTS],
+        checked=[LAKE_EVENTS],
+        config={"lake__events": {"end": END, **config}},
+        partitions=MONTHS,
     )
 
 

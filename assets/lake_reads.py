@@ -1,0 +1,84 @@
+"""Which rows of the lake an asset needs: cut by month and instant, so that a week's work reads a week's files."""
+
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+
+from assets.intervals import Months
+from headway.adapters.delta import Lake
+from headway.clock import DAY_US, from_us, to_us
+from headway.drift import Window
+from headway.errors import ContractViolation
+from headway.features.definitions import FeatureView
+from headway.lake import TRANSPORT, events_table
+from headway.product import Product
+from headway.training import ValuesAt, values_from_changelog
+
+# A thing is announced, happens and ends within days; its events are read this far around the window it belongs to.
+_AROUND_US = 7 * DAY_US
+
+
+def known_until(lake: Lake, version: int | None = None) -> int:
+    """Return how far events are known: the newest event time in the lake, in microseconds.
+
+    Raises:
+        ContractViolation: there are no events.
+    """
+    newest = lake.scan("events", version=version).select(pl.col("time").max()).collect().item()
+    if newest is None:
+        raise ContractViolation("lake table events: is empty; load history or stream events first")
+    return to_us(newest)
+
+
+def events_around(lake: Lake, product: Product, window: Window, *, version: int | None = None) -> pl.DataFrame:
+    """Return the events that tell about things of a window, in the lake's columns without transport but the offset."""
+    wide = Window(from_us=window.from_us - _AROUND_US, until_us=window.until_us + _AROUND_US)
+    columns = [name for name in events_table(product.domain).columns if name not in TRANSPORT or name == "offset"]
+    return lake.read("events", columns=columns, version=version, predicate=_between(wide, "time"))
+
+
+def events_behind(lake: Lake, product: Product, predictions: pl.DataFrame) -> pl.DataFrame:
+    """Return the events that can show in what predictions read, of all types, with their places in the log."""
+    views = product.feature_views.values()
+    fields = {name for view in views for name in (*view.keys, *view.fields)}
+    wanted = {"id", "type", "time", "topic", "partition", "offset", "tick_before", "too_late", *fields}
+    columns = [name for name in events_table(product.domain).columns if name in wanted]
+    if predictions.is_empty() or any(aggregate.window is None for view in views for aggregate in view.aggregates):
+        return lake.read("events", columns=columns)
+    asked = predictions["as_of"].dt.timestamp("us")
+    reach_us = max(view.max_window_us + view.hop_us for view in views) + DAY_US
+    window = Window(from_us=_int(asked.min()) - reach_us, until_us=_int(asked.max()) + DAY_US)
+    return lake.read("events", columns=columns, predicate=_between(window, "time"))
+
+
+def changelog_values(
+    lake: Lake, views: Iterable[FeatureView], window: Window, *, versions: Mapping[str, int] | None = None
+) -> ValuesAt:
+    """Return a reader of view values as of instants inside the window."""
+    tables = {}
+    for view in views:
+        table = f"features.{view.qualified}"
+        # The newest row before the window may be as old as the widest aggregate; older ones say what no row says.
+        reach_us = view.max_window_us + view.hop_us + DAY_US
+        wide = Window(from_us=window.from_us - reach_us, until_us=window.until_us)
+        forever = any(aggregate.window is None for aggregate in view.aggregates)
+        tables[view.qualified] = lake.read(
+            table,
+            columns=[*view.keys, "event_timestamp", "revision", *view.columns],
+            version=None if versions is None else versions[table],
+            predicate=pl.col("event_timestamp") < from_us(wide.until_us)
+            if forever
+            else _between(wide, "event_timestamp"),
+        )
+    return values_from_changelog(tables)
+
+
+def _int(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _between(window: Window, column: str) -> pl.Expr:
+    touched = Months.of(window)
+    inside = (pl.col(column) >= from_us(window.from_us)) & (pl.col(column) < from_us(window.until_us))
+    return pl.col("month").is_between(pl.lit(touched.first), pl.lit(touched.last)) & inside

@@ -1,0 +1,74 @@
+"""Keys of all assets, so that whoever depends on one says it the same way.
+
+A topic is named as on the broker (``topics/events.raw``); everything else by table or product, without dots, because
+Dagster makes the name of a step from the key.
+"""
+
+import dagster as dg
+
+from headway.contracts import Domain
+from headway.features.definitions import FeatureView
+from headway.product import Product
+
+LAKE_EVENTS = dg.AssetKey(["lake", "events"])
+LAKE_LETTERS = dg.AssetKey(["lake", "letters"])
+
+
+def producers_key(domain: Domain) -> dg.AssetKey:
+    """Whoever sends a domain's events, and the files its history comes from."""
+    return dg.AssetKey(["producers", domain.name])
+
+
+def topic_key(topic: str) -> dg.AssetKey:
+    """A topic of the event log."""
+    return dg.AssetKey(["topics", topic])
+
+
+def features_key(view: FeatureView) -> dg.AssetKey:
+    """A view's changelog in the lake."""
+    return dg.AssetKey(["features", view.online_name])
+
+
+def online_key(domain: Domain) -> dg.AssetKey:
+    """The online store, as far as a domain's views are in it."""
+    return dg.AssetKey(["online_store", domain.name])
+
+
+def training_set_key(product: Product) -> dg.AssetKey:
+    """Labelled rows a model is made and judged from."""
+    return dg.AssetKey(["training_set", product.name])
+
+
+def model_key(product: Product) -> dg.AssetKey:
+    """A fitted model with its verdict, in the tracking server."""
+    return dg.AssetKey(["model", product.name])
+
+
+def candidate_key(product: Product) -> dg.AssetKey:
+    """The registry's newest version that passed the gate."""
+    return dg.AssetKey(["candidate", product.name])
+
+
+def serving_key(product: Product) -> dg.AssetKey:
+    """What the load balancer serves."""
+    return dg.AssetKey(["serving", product.name])
+
+
+def predictions_key(product: Product) -> dg.AssetKey:
+    """The lake's table of all answers, by request and in batch."""
+    return dg.AssetKey(["predictions", product.name])
+
+
+def labels_key(product: Product) -> dg.AssetKey:
+    """What became of everything that was, or could have been, asked about."""
+    return dg.AssetKey(["labels", product.name])
+
+
+def monitoring_key(product: Product) -> dg.AssetKey:
+    """Statistics of whole mature weeks."""
+    return dg.AssetKey(["monitoring", product.name])
+
+
+def decision_key(product: Product) -> dg.AssetKey:
+    """Whether to train again, and why."""
+    return dg.AssetKey(["retraining_decision", product.name])

@@ -1,0 +1,82 @@
+"""Pictures where a person would look: the model's ranking and calibration, its inputs' weight, the weeks it was judged in.
+
+`headway.plots` draws; this chooses what exists to be drawn, and reads the weight of inputs from the model's own text.
+"""
+
+import io
+from collections.abc import Mapping
+
+import polars as pl
+
+from headway.candidate import Candidate
+from headway.drift import DriftLimits
+from headway.gates import Evidence
+from headway.monitoring import weeks_in
+from headway.product import Product
+from headway.training import TrainingSet
+
+_SHOWN = 25
+_DPI = 100
+
+
+def candidate_pictures(product: Product, candidate: Candidate, evidence: Evidence) -> dict[str, bytes]:
+    """Return a candidate's pictures as PNG by name; curves only when the held-out rows have both outcomes."""
+    from headway.plots import evidence_pictures, weeks_picture
+
+    pictures = {"importance": importance_picture(candidate.model)}
+    if 0 < int(evidence.labels.sum()) < len(evidence.labels):
+        pictures |= evidence_pictures(evidence)
+    if candidate.manifest.limits is not None:
+        pictures["weeks out of fold"] = weeks_picture(
+            candidate.rolling.weeks, candidate.manifest.limits, zone=product.drift.zone
+        )
+    return pictures
+
+
+def training_pictures(product: Product, rows: TrainingSet) -> dict[str, bytes]:
+    """Return the label's share and the number of rows by local day."""
+    local = pl.col("window_us").cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(product.drift.zone).dt.date()
+    days = rows.frame.group_by(local.alias("day")).agg(pl.col("label").mean(), pl.len()).sort("day")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.5), dpi=_DPI, layout="constrained")
+    share, count = figure.subplots(2, 1, sharex=True)
+    share.plot(days["day"], days["label"])
+    share.set(title="training rows by day", ylabel="share of positives", ylim=(0, 1))
+    count.bar(days["day"], days["len"], width=1.0)
+    count.set(ylabel="rows")
+    return {"labels by day": _png(figure)}
+
+
+def monitoring_pictures(product: Product, verdicts: pl.DataFrame, limits: DriftLimits | None) -> dict[str, bytes]:
+    """Return the judged weeks with each watched statistic and its limit; none before there is a week."""
+    from headway.plots import weeks_picture
+
+    if limits is None or verdicts.is_empty():
+        return {}
+    return {"weeks": weeks_picture(weeks_in(verdicts), limits, zone=product.drift.zone)}
+
+
+def importance_picture(model: bytes) -> bytes:
+    """Return how often each input decides a split, most first, from the LightGBM text."""
+    from matplotlib.figure import Figure
+
+    splits = dict(sorted(split_counts(model).items(), key=lambda item: item[1])[-_SHOWN:])
+    figure = Figure(figsize=(9, 0.25 * len(splits) + 1), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.barh(list(splits), list(splits.values()))
+    axes.set(title="splits by input", xlabel="splits")
+    return _png(figure)
+
+
+def split_counts(model: bytes) -> Mapping[str, int]:
+    """Return the section ``feature_importances`` of a LightGBM text; inputs without a split are not in it."""
+    _, _, section = model.decode().partition("\nfeature_importances:\n")
+    lines = section.partition("\n\n")[0].splitlines()
+    return {name: int(count) for name, _, count in (line.partition("=") for line in lines)}
+
+
+def _png(figure: object) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # type: ignore[attr-defined]  # a Figure
+    return buffer.getvalue()

@@ -1,0 +1,199 @@
+"""Batch scoring: what the product would have been asked, answered by the live version with the code that serves.
+
+The table is the one the stream's answers land in (``predictions.<product>``); batch rows say so in ``source``. A repeat of
+an interval replaces its batch rows of the same version and touches nothing else.
+"""
+
+from dataclasses import dataclass
+
+import dagster as dg
+import polars as pl
+
+from assets.declared import Materialized, without_beta_warning
+from assets.intervals import END_MONTH, FIRST_MONTH, IntervalConfig, interval
+from assets.lake_reads import changelog_values, events_around, events_behind, known_until
+from assets.names import candidate_key, features_key, predictions_key, topic_key
+from assets.resources import LakeResource, RegistryResource
+from assets.shown import figures, owners, schema_of
+from headway.adapters.delta import Lake
+from headway.batch import BatchRun, asked_in, score_batch
+from headway.clock import SystemClock, format_us, monotonic_s, to_us
+from headway.contracts import Reference
+from headway.drift import Window
+from headway.errors import PermanentFailure
+from headway.prediction_parity import check_predictions
+from headway.predictions import ModelId, predictions_table, unlogged_rows
+from headway.predictor import Predictor, open_predictor
+from headway.product import Product
+from headway.registry import CHAMPION, LIVE, ModelRegistry, ModelVersion
+from headway.topics import predictions_topic
+
+PARITY = "parity"
+
+
+class ScoringConfig(IntervalConfig):
+    """Which weeks' questions to answer, cut to [start, end) of the as-of, and by which version.
+
+    Attributes:
+        model_version: of the registry; null = the live one, else the champion.
+    """
+
+    model_version: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """A registry version and its proven predictor."""
+
+    version: ModelVersion
+    predictor: Predictor
+
+
+def weeks(product: Product) -> dg.WeeklyPartitionsDefinition:
+    """Return the weeks a product is judged in: Monday to Monday, local midnight."""
+    return dg.WeeklyPartitionsDefinition(
+        start_date=FIRST_MONTH, end_date=END_MONTH, timezone=product.drift.zone, day_offset=1
+    )
+
+
+def predictions_asset(product: Product) -> dg.AssetsDefinition:
+    """Return the asset of a product's answers, by week of their as-of."""
+    table = predictions_table(product.name)
+
+    def predictions(
+        context: dg.AssetExecutionContext, config: ScoringConfig, lake: LakeResource, registry: RegistryResource
+    ) -> Materialized:
+        window = interval(context, config)
+        started_s = monotonic_s()
+        reference = product.domain.load_reference()
+        model = open_version(product, registry.open(), reference, version=config.model_version)
+        rows = score_interval(product, lake.open(), model, reference, window)
+        replace_batch(product, lake.open(), rows, model.version, window)
+        seconds = monotonic_s() - started_s
+        return dg.MaterializeResult(
+            metadata={
+                "rows_of_run": rows.height,
+                "seconds": round(seconds, 2),
+                "rows_per_s": round(rows.height / seconds),
+                "interval": str(window),
+                "model_version": model.version.version,
+                "model_digest": model.version.digest,
+                "table_version": lake.open().version(table.name),
+                **figures({"mean_probability": _mean(rows)}),
+            }
+        )
+
+    # Weeks and months do not map onto each other one to one; a week's answers read the months around it.
+    views = [
+        dg.AssetDep(features_key(view), partition_mapping=dg.AllPartitionMapping())
+        for view in product.feature_views.values()
+    ]
+    with without_beta_warning():
+        return dg.asset(
+            key=predictions_key(product),
+            deps=[topic_key(predictions_topic(product.name)), candidate_key(product), *views],
+            partitions_def=weeks(product),
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            description=(
+                "One row per answer, served or in batch: the request, each view's values as used, probability (0 to 1)."
+            ),
+            group_name=product.name,
+            owners=owners(product.owner),
+            kinds={"deltalake", "lightgbm"},
+            metadata=schema_of(table),
+        )(predictions)
+
+
+def parity_check(product: Product) -> dg.AssetChecksDefinition:
+    """Return the blocking check that every logged feature value is what the lake's events say (S8)."""
+
+    @dg.asset_check(
+        asset=predictions_key(product),
+        name=PARITY,
+        blocking=True,
+        description="Each logged feature value, recomputed from events as known when it was served; none may differ.",
+    )
+    def parity(lake: LakeResource) -> dg.AssetCheckResult:
+        opened = lake.open()
+        if not opened.exists(predictions_topic(product.name)):
+            return dg.AssetCheckResult(passed=False, description="there are no predictions yet")
+        rows = opened.read(predictions_topic(product.name))
+        report = check_predictions(rows, events_behind(opened, product, rows), product.feature_views.values())
+        first = report.mismatches[0] if report.mismatches else None
+        return dg.AssetCheckResult(
+            passed=report.held,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"{report.mismatched:,} of {report.checked:,} values differ" if first is None else str(first),
+            metadata={
+                "predictions": report.predictions,
+                "checked": report.checked,
+                "skipped": report.skipped,
+                "mismatches": report.mismatched,
+                "corrected_later": report.corrected,
+                "max_lag_s": max((lag.max_s for lag in report.lag), default=0.0),
+            },
+        )
+
+    return parity
+
+
+def open_version(product: Product, registry: ModelRegistry, reference: Reference, *, version: int | None) -> Answering:
+    """Return a version's proven predictor: the one named, else live, else champion.
+
+    Raises:
+        PermanentFailure: there is none.
+        ContractViolation: it pins other views or reference data than this code has (S20).
+    """
+    from headway.adapters.lightgbm import LightGbm
+
+    if version is None:
+        found = registry.alias(product.name, LIVE) or registry.alias(product.name, CHAMPION)
+    else:
+        found = next((known for known in registry.versions(product.name) if known.version == version), None)
+    if found is None:
+        raise PermanentFailure(
+            f"{product.name}: no version {version or 'live or champion'} in the registry; train one, then promote it"
+        )
+    model, manifest = registry.load(product.name, found.version)
+    manifest.verify_definitions(
+        product=product.name, view_digests=product.view_digests, reference_version=reference.version
+    )
+    return Answering(version=found, predictor=open_predictor(model, manifest, load=LightGbm().load))
+
+
+def score_interval(
+    product: Product, lake: Lake, model: Answering, reference: Reference, window: Window
+) -> pl.DataFrame:
+    """Return the answers to everything asked in an interval, as rows of the table."""
+    run = BatchRun(
+        model=ModelId(name=product.name, version=model.version.version, digest=model.version.digest),
+        interval=window,
+        known_at_us=known_until(lake),
+        started_us=to_us(SystemClock().now()),
+    )
+    answers = score_batch(
+        product,
+        asked_in(product, events_around(lake, product, window), window),
+        predictor=model.predictor,
+        reference=reference,
+        values_at=changelog_values(lake, product.feature_views.values(), window),
+        run=run,
+    )
+    return unlogged_rows(answers)
+
+
+def replace_batch(product: Product, lake: Lake, rows: pl.DataFrame, version: ModelVersion, window: Window) -> None:
+    """Make a version's batch rows of the interval exactly these."""
+    table = predictions_table(product.name)
+    lake.create(table)
+    lake.overwrite_partition(
+        table.name,
+        rows,
+        f"source = 'batch' AND model_digest = '{version.digest}' AND as_of >= '{format_us(window.from_us)}' "
+        f"AND as_of < '{format_us(window.until_us)}'",
+    )
+
+
+def _mean(rows: pl.DataFrame) -> float | None:
+    mean = rows["probability"].mean()
+    return mean if isinstance(mean, float) else None

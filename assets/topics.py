@@ -1,0 +1,115 @@
+"""The stream as assets: topics, online store and deployment exist outside Dagster, which only observes them.
+
+They are external assets so that lineage has no gap: a prediction can be followed back to the topic its features came
+through, and a topic forward to the decisions that rest on it.
+"""
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from assets.names import (
+    LAKE_LETTERS,
+    candidate_key,
+    online_key,
+    producers_key,
+    serving_key,
+    topic_key,
+)
+from assets.shown import owners, schema_of
+from headway.contracts import Domain
+from headway.letters import letters_table
+from headway.product import Product
+from headway.topics import (
+    EVENTS_ENRICHED,
+    EVENTS_ENRICHED_LETTERS,
+    EVENTS_RAW,
+    EVENTS_RAW_LETTERS,
+    FEATURES_INPUT,
+    features_topic,
+    predictions_topic,
+    state_topic,
+)
+
+
+def stream_assets(domain: Domain) -> list[dg.AssetSpec]:
+    """Return what a domain's events pass through, from producers to the online store."""
+    group = f"{domain.name}_stream"
+    team = owners(domain.contracts[0].owner)
+
+    def topic(name: str, after: Iterable[dg.AssetKey], description: str) -> dg.AssetSpec:
+        return _external(topic_key(name), after, description, group=group, owners=team, kinds={"kafka"})
+
+    producers, raw, enriched = producers_key(domain), topic_key(EVENTS_RAW), topic_key(EVENTS_ENRICHED)
+    types = ", ".join(contract.event_type for contract in domain.contracts)
+    described = f"Who sends {types}; also the files their history is loaded from. One event per thing that happened."
+    specs = [
+        _external(producers, (), described, group=group, owners=team, kinds={"python"}),
+        topic(EVENTS_RAW, [producers], "One record per event the Collector acknowledged, as it came (CloudEvents)."),
+        topic(EVENTS_RAW_LETTERS, [producers], "One letter per event refused at the door, original bytes included."),
+        topic(EVENTS_ENRICHED, [raw], "One record per valid event, once, with the columns of the reference data."),
+        topic(EVENTS_ENRICHED_LETTERS, [raw], "One letter per accepted event that broke its schema or enrichment."),
+        topic(FEATURES_INPUT, [enriched], "One record per (event, view, entity): the repartition of the feature job."),
+        dg.AssetSpec(
+            LAKE_LETTERS,
+            deps=[topic_key(EVENTS_RAW_LETTERS), topic_key(EVENTS_ENRICHED_LETTERS)],
+            description="One row per letter of either kind, written by the lake loader.",
+            group_name=group,
+            owners=team,
+            kinds={"deltalake"},
+            metadata=schema_of(letters_table()),
+        ),
+    ]
+    changelogs = []
+    for view in domain.views:
+        name = view.qualified
+        changelogs.append(topic_key(features_topic(name)))
+        specs += [
+            topic(
+                features_topic(name),
+                [topic_key(FEATURES_INPUT)],
+                f"Changelog: one record per ({', '.join(view.keys)}) and instant its values change. {view.description}",
+            ),
+            topic(
+                state_topic(name),
+                [topic_key(FEATURES_INPUT)],
+                f"State of the feature job: one record per ({', '.join(view.keys)}) and {view.hop} tile, compacted.",
+            ),
+        ]
+    store = "The newest row of every entity of every view, with each view's watermark; what predictions read."
+    return [*specs, _external(online_key(domain), changelogs, store, group=group, owners=team, kinds={"redis"})]
+
+
+def deployment_assets(product: Product) -> list[dg.AssetSpec]:
+    """Return what serves a product and the log of its answers."""
+    team = owners(product.owner)
+    return [
+        _external(
+            serving_key(product),
+            [candidate_key(product), online_key(product.domain)],
+            "The version behind the load balancer: one per product (registry alias `live`).",
+            group=product.name,
+            owners=team,
+            kinds={"ray"},
+        ),
+        _external(
+            topic_key(predictions_topic(product.name)),
+            [serving_key(product)],
+            "One record per answer: request, view values as read, watermark, probability.",
+            group=product.name,
+            owners=team,
+            kinds={"kafka"},
+        ),
+    ]
+
+
+def _external(
+    key: dg.AssetKey,
+    after: Iterable[dg.AssetKey],
+    description: str,
+    *,
+    group: str,
+    owners: list[str],
+    kinds: set[str],
+) -> dg.AssetSpec:
+    return dg.AssetSpec(key, deps=list(after), description=description, group_name=group, owners=owners, kinds=kinds)

@@ -1,0 +1,131 @@
+"""The jobs, and the run configuration each takes. `orchestration.launch` starts them from outside Dagster.
+
+Names: a domain's jobs are ``load_history`` and ``backfill_features`` (with the domain's name behind them from the second
+domain on); a product's are ``train_<product>``, ``score_batch_<product>`` and ``monitor_<product>``, because one run
+makes one model and one MLflow run. All configuration may be left out; instants are RFC 3339, e.g. 2013-06-24T00:00:00Z.
+
+``load_history``: partitions (months, key = first day, e.g. 2013-01-01 to 2013-06-01 in one run)::
+
+    {"ops": {"lake__events": {"config": {"start": null, "end": "2013-06-24T00:00:00Z", "planted_from": null}},
+             "features__<view>_v<N>": {"config": {"start": null, "end": "2013-06-24T00:00:00Z"}}, ...}}
+
+``backfill_features``: the same partitions, of the views alone; one op per view, named after its key::
+
+    {"ops": {"features__<view>_v<N>": {"config": {"start": null, "end": "2013-06-24T00:00:00Z"}}, ...}}
+
+``train_<product>``: no partitions::
+
+    {"ops": {"training_set__<product>": {"config": {"train_from": ..., "train_until": ..., "gate_until": ...,
+                                                    "known_at": ...}}}}
+
+``score_batch_<product>``: partitions (weeks, key = Monday)::
+
+    {"ops": {"predictions__<product>": {"config": {"start": ..., "end": ..., "model_version": 3}}}}
+
+``monitor_<product>``: no partitions; checks parity before it decides::
+
+    {"ops": {"monitoring__<product>": {"config": {"known_at": ...}},
+             "retraining_decision__<product>": {"config": {"known_at": ...}}}}
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from assets.domain import IDENTITY, LEDGER
+from assets.names import (
+    LAKE_EVENTS,
+    candidate_key,
+    decision_key,
+    features_key,
+    labels_key,
+    model_key,
+    monitoring_key,
+    predictions_key,
+    training_set_key,
+)
+from assets.scoring import PARITY
+from assets.tracking import PRODUCT_TAG, end_tracking
+from headway.contracts import Domain
+from headway.product import Product
+
+# What `define_asset_job` returns; Dagster does not export the name.
+Job: TypeAlias = UnresolvedAssetJobDefinition
+
+
+def domain_jobs(domain: Domain, *, only: bool) -> list[Job]:
+    """Return a domain's jobs; the only domain's names need no suffix."""
+    suffix = "" if only else f"_{domain.name}"
+    events = dg.AssetSelection.assets(LAKE_EVENTS)
+    features = dg.AssetSelection.assets(*(features_key(view) for view in domain.views))
+    return [
+        dg.define_asset_job(
+            f"load_history{suffix}",
+            # Without the ledger: history in bulk did not come through the log, which may not even be up.
+            selection=events.without_checks()
+            | dg.AssetSelection.checks(dg.AssetCheckKey(LAKE_EVENTS, IDENTITY))
+            | features,
+            description=f"Load months of {domain.name} into the lake in bulk, and make their features; repeatable.",
+        ),
+        dg.define_asset_job(
+            f"backfill_features{suffix}",
+            selection=features,
+            description=f"Make the changelogs of all views of {domain.name} from lake events, by month.",
+        ),
+        dg.define_asset_job(
+            f"check_ledger{suffix}",
+            selection=dg.AssetSelection.checks(dg.AssetCheckKey(LAKE_EVENTS, LEDGER)),
+            description="Account for every accepted event: log, letters, duplicates, lake.",
+        ),
+    ]
+
+
+def product_jobs(product: Product) -> list[Job]:
+    """Return a product's jobs."""
+    tags = {PRODUCT_TAG: product.name}
+    parity = dg.AssetSelection.checks(dg.AssetCheckKey(predictions_key(product), PARITY))
+    watched = dg.AssetSelection.assets(labels_key(product), monitoring_key(product), decision_key(product))
+    return [
+        dg.define_asset_job(
+            train_job_name(product),
+            selection=dg.AssetSelection.assets(training_set_key(product), model_key(product), candidate_key(product)),
+            description=f"Training set, checks, LightGBM, gate, candidate of {product.name}; one MLflow run.",
+            tags=tags,
+            # One process, so that dagster-mlflow's search for its run has nobody to race with (ADR 0009).
+            executor_def=dg.in_process_executor,
+            # On every step: a failed training set fails the MLflow run too.
+            hooks={end_tracking},
+        ),
+        dg.define_asset_job(
+            f"score_batch_{product.name}",
+            # Without parity: the monitor checks it over all answers before it decides.
+            selection=dg.AssetSelection.assets(predictions_key(product)).without_checks(),
+            description=f"Answer what {product.name} would have been asked in a stretch of time.",
+            tags=tags,
+        ),
+        dg.define_asset_job(
+            f"monitor_{product.name}",
+            selection=watched | parity,
+            description=f"Labels, weekly verdicts on the live version of {product.name}, and whether to train again.",
+            tags=tags,
+        ),
+    ]
+
+
+def train_job_name(product: Product) -> str:
+    """Return the name of the job that makes a candidate."""
+    return f"train_{product.name}"
+
+
+def train_config(product: Product, period: Mapping[str, str | None]) -> dict[str, Any]:  # Any: Dagster's nesting
+    """Return the run configuration of a training on a period; see `assets.training.PeriodConfig`."""
+    step = training_set_key(product).to_python_identifier()
+    return {"ops": {step: {"config": dict(period)}}}
+
+
+def all_jobs(domains: Sequence[Domain], products: Sequence[Product]) -> list[Job]:
+    """Return every job."""
+    jobs = [job for domain in domains for job in domain_jobs(domain, only=len(domains) == 1)]
+    return [*jobs, *(job for product in products for job in product_jobs(product))]
