@@ -1,7 +1,8 @@
 """Keys of all assets, so that whoever depends on one says it the same way.
 
-A topic is named as on the broker (``topics/events.raw``); everything else by table or product, without dots, because
-Dagster makes the name of a step from the key.
+A topic is named as on the broker (``topics/events.raw``); everything else by table, domain or product, without dots,
+because Dagster makes the name of a step from the key. The graph shows only the last part of a key, so that part says
+what the thing is (``<product>/model``), and the product comes first.
 """
 
 import dagster as dg
@@ -16,7 +17,7 @@ LAKE_LETTERS = dg.AssetKey(["lake", "letters"])
 
 def producers_key(domain: Domain) -> dg.AssetKey:
     """Whoever sends a domain's events, and the files its history comes from."""
-    return dg.AssetKey(["producers", domain.name])
+    return dg.AssetKey([domain.name, "producers"])
 
 
 def topic_key(topic: str) -> dg.AssetKey:
@@ -31,44 +32,44 @@ def features_key(view: FeatureView) -> dg.AssetKey:
 
 def online_key(domain: Domain) -> dg.AssetKey:
     """The online store, as far as a domain's views are in it."""
-    return dg.AssetKey(["online_store", domain.name])
+    return dg.AssetKey([domain.name, "online_store"])
 
 
 def training_set_key(product: Product) -> dg.AssetKey:
     """Labelled rows a model is made and judged from."""
-    return dg.AssetKey(["training_set", product.name])
+    return dg.AssetKey([product.name, "training_set"])
 
 
 def model_key(product: Product) -> dg.AssetKey:
     """A fitted model with its verdict, in the tracking server."""
-    return dg.AssetKey(["model", product.name])
+    return dg.AssetKey([product.name, "model"])
 
 
 def candidate_key(product: Product) -> dg.AssetKey:
     """The registry's newest version that passed the gate."""
-    return dg.AssetKey(["candidate", product.name])
+    return dg.AssetKey([product.name, "candidate"])
 
 
 def serving_key(product: Product) -> dg.AssetKey:
     """What the load balancer serves."""
-    return dg.AssetKey(["serving", product.name])
+    return dg.AssetKey([product.name, "serving"])
 
 
 def predictions_key(product: Product) -> dg.AssetKey:
     """The lake's table of all answers, by request and in batch."""
-    return dg.AssetKey(["predictions", product.name])
+    return dg.AssetKey([product.name, "predictions"])
 
 
 def labels_key(product: Product) -> dg.AssetKey:
     """What became of everything that was, or could have been, asked about."""
-    return dg.AssetKey(["labels", product.name])
+    return dg.AssetKey([product.name, "labels"])
 
 
 def monitoring_key(product: Product) -> dg.AssetKey:
     """Statistics of whole mature weeks."""
-    return dg.AssetKey(["monitoring", product.name])
+    return dg.AssetKey([product.name, "monitoring"])
 
 
 def decision_key(product: Product) -> dg.AssetKey:
     """Whether to train again, and why."""
-    return dg.AssetKey(["retraining_decision", product.name])
+    return dg.AssetKey([product.name, "retraining_decision"])

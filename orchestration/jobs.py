@@ -15,17 +15,17 @@ makes one model and one MLflow run. All configuration may be left out; instants 
 
 ``train_<product>``: no partitions::
 
-    {"ops": {"training_set__<product>": {"config": {"train_from": ..., "train_until": ..., "gate_until": ...,
+    {"ops": {"<product>__training_set": {"config": {"train_from": ..., "train_until": ..., "gate_until": ...,
                                                     "known_at": ...}}}}
 
 ``score_batch_<product>``: partitions (weeks, key = Monday)::
 
-    {"ops": {"predictions__<product>": {"config": {"start": ..., "end": ..., "model_version": 3}}}}
+    {"ops": {"<product>__predictions": {"config": {"start": ..., "end": ..., "model_version": 3}}}}
 
 ``monitor_<product>``: no partitions; checks parity before it decides::
 
-    {"ops": {"monitoring__<product>": {"config": {"known_at": ...}},
-             "retraining_decision__<product>": {"config": {"known_at": ...}}}}
+    {"ops": {"<product>__monitoring": {"config": {"known_at": ...}},
+             "<product>__retraining_decision": {"config": {"known_at": ...}}}}
 """
 
 from collections.abc import Mapping, Sequence

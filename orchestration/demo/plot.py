@@ -67,7 +67,7 @@ class Plot:
     def train(self) -> int:
         """Train v1 and return the version that passed the gate."""
         self._run(f"train_{self.product.name}", None, {})
-        self.dataset = str(self.dagster.metadata(["training_set", self.product.name])["dataset"])
+        self.dataset = str(self.dagster.metadata([self.product.name, "training_set"])["dataset"])
         candidate = self.plane.registry.alias(self.product.name, CANDIDATE)
         if candidate is None:
             raise PermanentFailure("the gate refused v1; see the run's metadata in Dagster")
@@ -120,7 +120,7 @@ class Plot:
 
     def score(self, stretch: Stretch) -> None:
         """Batch-score a stretch with the live version, by the code that serves."""
-        step = f"predictions__{self.product.name}"
+        step = f"{self.product.name}__predictions"
         weeks = week_keys(stretch, zone=self.product.drift.zone)
         self._run(f"score_batch_{self.product.name}", weeks, {"ops": {step: {"config": stretch.config}}})
 

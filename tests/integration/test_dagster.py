@@ -136,7 +136,7 @@ def run(stack: Stack, job: str, **launch: Any) -> None:
 
 
 def period(product: str) -> dict[str, Any]:
-    return {"ops": {f"training_set__{product}": {"config": PERIOD}}}
+    return {"ops": {f"{product}__training_set": {"config": PERIOD}}}
 
 
 def mlflow_runs(stack: Stack, experiment: str) -> list[Any]:
@@ -172,7 +172,7 @@ def test_a_model_that_passes_the_gate_becomes_a_version_with_the_alias_candidate
     version = trained.registry.alias(GOOD.name, CANDIDATE)
 
     assert version is not None
-    assert version.digest == trained.dagster.metadata(["candidate", GOOD.name])["digest"]
+    assert version.digest == trained.dagster.metadata([GOOD.name, "candidate"])["digest"]
     _, manifest = trained.registry.load(GOOD.name, version.version)
     assert manifest.training.tables.keys() == {"events", *(f"features.{view}" for view in GOOD.feature_views)}
     assert trained.registry.alias(GOOD.name, CHAMPION) is None
@@ -203,7 +203,7 @@ def test_a_planted_bad_model_is_stopped_by_the_gate_and_its_verdict_is_kept(hist
     assert found.info.status == "FAILED"
     assert found.data.tags["headway.verdict"] == "refused"
     assert "floor (ROC AUC)" in found.data.tags["headway.reason"]
-    assert history.dagster.metadata(["model", BAD.name])["passed"] is False
+    assert history.dagster.metadata([BAD.name, "model"])["passed"] is False
     assert history.registry.versions(BAD.name) == []
     assert history.registry.alias(BAD.name, CANDIDATE) is None
 
@@ -216,7 +216,7 @@ def test_training_the_same_snapshot_again_gives_the_version_it_already_has(train
 
 def test_labels_that_may_still_change_end_the_run_and_fail_its_mlflow_run(history: Stack) -> None:
     early = period(BAD.name)
-    early["ops"][f"training_set__{BAD.name}"]["config"] = {**PERIOD, "gate_until": "2013-05-20T04:00:00Z"}
+    early["ops"][f"{BAD.name}__training_set"]["config"] = {**PERIOD, "gate_until": "2013-05-20T04:00:00Z"}
 
     with pytest.raises(PermanentFailure, match="labels mature at"):
         run(history, f"train_{BAD.name}", run_config=early)
