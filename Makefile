@@ -6,7 +6,7 @@
 
 ARGS ?=
 BIN := .venv/bin
-CODE := headway domains products assets orchestration serving streaming scripts tests benchmarks
+CODE := headway domains products assets orchestration serving streaming scripts tests
 # The first Python on PATH that has the right version.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$name && break; done)
