@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headway.clock import monotonic_s
-from headway.errors import HeadwayError
+from headway.errors import HeadwayError, PermanentFailure
 from headway.local.child import MET, Child, State
 from headway.local.control import ControlSocket, Message
 from headway.local.keeper import sweep
@@ -152,6 +152,9 @@ class Supervisor:
         began = monotonic_s()
         try:
             child.spawn(child.spec.command(), environment=self._environment)
+        except PermanentFailure as error:
+            self._refused(child, error)
+            return
         except (HeadwayError, OSError) as error:
             self._failed(child, f"could not be started: {error}")
             return
@@ -181,6 +184,17 @@ class Supervisor:
             self._say(f"{child.spec.name:<16} done after  {child.ready_after_s:5.1f} s")
         else:
             self._failed(child, how)
+
+    def _refused(self, child: Child, error: PermanentFailure) -> None:
+        """Say once what another start cannot mend; a part that has been ready before is tried again all the same."""
+        if child.ready_after_s is not None or self._phase == "stopping":
+            self._failed(child, f"could not be started: {error}")
+            return
+        child.last_end = str(error)
+        self._enter(child, "failed")
+        self._problem = f"{child.spec.name}: {error}"
+        self._say(self._problem)
+        self._begin_stop()
 
     def _failed(self, child: Child, how: str) -> None:
         if child.state == "ready" and monotonic_s() - child.since >= RECOVERED_AFTER_S:

@@ -15,16 +15,14 @@ from headway.product import Product
 from headway.registry import CANDIDATE, CHAMPION
 from headway.settings import Settings
 from orchestration.demo.calendar import Calendar, Stretch, demo_calendar, week_keys
-from orchestration.demo.plane import LOAD_RATE_PER_S, Plane, ledger_facts
-from orchestration.demo.quality import july_quality
+from orchestration.demo.plane import Plane
+from orchestration.demo.reckoning import Asked, close, reckon
 from orchestration.demo.story import Story
 from orchestration.launch import Dagster
 from products.catalogue import all_products, find_product
-from serving.balancer import count_answers
-from streaming.replay import Ask, ReplayReport
+from streaming.replay import Ask
 
 RUN_TIMEOUT_S = 300.0
-LOWEST_AVERAGE_PRECISION = 0.60
 
 
 class Plot:
@@ -37,11 +35,7 @@ class Plot:
         self.calendar = calendar
         self.plane = Plane(settings=settings, product=product)
         self.dagster = Dagster(f"http://127.0.0.1:{settings.ports.dagster}")
-        self.replays: list[ReplayReport] = []
-        self.offered_under_load = 0
-        self.failed_under_load = 0
-        self.asked_by_hand = 0
-        self.bad_asks = 0
+        self.asked = Asked()
         self.dataset = ""
 
     def start(self) -> None:
@@ -87,7 +81,8 @@ class Plot:
         """Stream a stretch in lock-step and ask for a prediction about everything."""
         planted_from = self.calendar.planted_from_us if planted else None
         report = self.plane.stream(stretch, planted_from_us=planted_from)
-        self.replays.append(report)
+        self.asked.in_lock_step += report.asked
+        self.asked.failed += report.failed
         self.story.tell(
             f"{report.events_accepted:,} of {report.events_sent:,} events accepted; {report.asked:,} predictions asked, "
             f"{report.failed} failed; {report.steps} steps of 15 minutes"
@@ -106,7 +101,7 @@ class Plot:
         door = f"{self.settings.load_balancer_url}/v1/{self.product.name}/predict"
         answer = httpx.post(door, content=body, headers={"content-type": "application/json"}, timeout=10)
         self.story.tell(f"a prediction to an unknown airport: {answer.status_code} {answer.json().get('detail')}")
-        self.bad_asks += 1
+        self.asked.refused_by_hand += 1
 
     def show_curl(self, ask: Ask) -> None:
         """Print a call anyone can repeat, and its real answer."""
@@ -115,7 +110,7 @@ class Plot:
         self.story.tell(f"curl -s {door} -H 'content-type: application/json' -d '{body}'")
         answer = httpx.post(door, content=body, headers={"content-type": "application/json"}, timeout=10)
         self.story.tell(answer.text)
-        self.asked_by_hand += 1
+        self.asked.by_hand += 1
         self.story.expect(answer.status_code == 200, f"the curl was answered {answer.status_code}")
 
     def score(self, stretch: Stretch) -> None:
@@ -195,9 +190,9 @@ def tell_demo(settings: Settings, *, product: str | None, hours: int, force_roll
     with story.step("release_v2", "Release v2 under load, if the gate lets it"):
         versions = release_v2(plot, v1=v1, ended=ended, force=force_rollout)
     with story.step("reckon", "Read the books: ledger, parity, quality"):
-        reckon(plot, v1=v1, weeks=weeks)
+        reckon(story, plot.plane, plot.asked, v1=v1, dataset=plot.dataset, weeks=weeks)
     story.facts |= {"retrain_run_id": run_id, "versions_live": versions}
-    close(plot)
+    close(story)
     return story
 
 
@@ -218,106 +213,8 @@ def release_v2(plot: Plot, *, v1: int, ended: str, force: bool) -> list[int]:
     with plane.under_load(asks) as load:
         plot.promote(candidate.version)
         plot.release(candidate.version)
-    plot.offered_under_load, plot.failed_under_load = load.offered, load.failed
+    plot.asked.under_load += load.offered
+    plot.asked.failed += load.failed
     story.tell(f"under load: {load.offered} requests offered, {load.failed} failed, by version {load.by_version}")
     plot.show_curl(asks[-1])
     return [v1, candidate.version]
-
-
-def reckon(plot: Plot, *, v1: int, weeks: list[dict[str, Any]]) -> None:
-    """Read every figure of the report from the part that holds it."""
-    story, plane = plot.story, plot.plane
-    asked = sum(report.asked for report in plot.replays) + plot.offered_under_load + plot.asked_by_hand
-    failed = sum(report.failed for report in plot.replays) + plot.failed_under_load
-    ledger = plane.settled_ledger(predictions=asked - failed)
-    story.tell(
-        f"ledger: raw {ledger.raw:,} = enriched {ledger.enriched:,} + letters {ledger.letters} + duplicates "
-        f"{ledger.duplicates} + in flight {ledger.in_flight}; lake {ledger.lake:,}"
-    )
-    story.expect(ledger.balanced, f"the ledger does not balance: {ledger_facts(ledger)}")
-    served = plane.served().height
-    parity = plane.parity()
-    story.tell(
-        f"parity: {parity.checked:,} values of {parity.predictions:,} predictions, {parity.mismatched} mismatches"
-    )
-    story.expect(parity.held, f"parity: {parity.mismatched} mismatches, first {parity.mismatches[:1]}")
-    counted = count_answers(plot.settings.state / "log" / "haproxy.log", f"/v1/{plot.product.name}/")
-    story.tell(f"load balancer: {counted.by_status}, ends {counted.by_end}; clients asked {asked + plot.bad_asks}")
-    story.expect(
-        sum(counted.by_status.values()) == asked + plot.bad_asks and counted.by_status.get(200, 0) == asked - failed,
-        f"the load balancer counted {counted.by_status}, the clients {asked - failed} answered of {asked + plot.bad_asks}",
-    )
-    quality = july_quality(plane, version=v1, dataset=plot.dataset)
-    story.tell(f"v1 on July: {quality}")
-    planted = [week for week in weeks if week["planted"]]
-    story.expect(served >= asked - failed, f"{served} predictions are logged, {asked - failed} were answered")
-    story.expect(failed == 0, f"{failed} requests failed")
-    story.expect(
-        quality["average_precision"] >= LOWEST_AVERAGE_PRECISION,
-        f"v1's average precision on July is {quality['average_precision']}, wanted {LOWEST_AVERAGE_PRECISION}",
-    )
-    detected = detected_after(planted)
-    story.expect(
-        detected is not None and detected <= 2, f"the planted change was found after {detected} windows, wanted 2"
-    )
-    story.facts |= {
-        "events_accepted": ledger.raw,
-        "events_enriched": ledger.enriched,
-        "letters": ledger.letters,
-        "duplicates": ledger.duplicates,
-        "ledger": ledger_facts(ledger),
-        "lake_rows": plane.lake.scan("events").select(pl.len()).collect().item(),
-        "predictions": served,
-        "failed_requests": failed,
-        "offered": {"n": asked, "under_load": plot.offered_under_load, "rate_per_s_under_load": LOAD_RATE_PER_S},
-        "load_balancer": {"by_status": dict(counted.by_status), "by_end": dict(counted.by_end)},
-        "model": {"v1": quality},
-        "parity": {
-            "checked": parity.predictions,
-            "values": parity.checked,
-            "mismatches": parity.mismatched,
-            "corrected_later": parity.corrected,
-            "lag": {lag.view: {"max_s": lag.max_s, "median_s": lag.median_s} for lag in parity.lag},
-        },
-        "windows": weeks,
-        "planted_change_detected_after": detected,
-    }
-
-
-def detected_after(planted: list[dict[str, Any]]) -> int | None:
-    """Return after how many planted weeks the second warning in a row came; None when it did not."""
-    for place, week in enumerate(planted):
-        if week["warnings"] and place and planted[place - 1]["warnings"]:
-            return place + 1
-    return None
-
-
-def close(plot: Plot) -> None:
-    """Print the closing table."""
-    facts = plot.story.facts
-    plot.story.table(
-        [
-            (
-                "events accepted",
-                f"{facts['events_accepted']:,} = {facts['events_enriched']:,} enriched + {facts['letters']} letters + {facts['duplicates']} duplicates",
-            ),
-            ("rows in the lake", f"{facts['lake_rows']:,}"),
-            ("predictions served", f"{facts['predictions']:,}, {facts['failed_requests']} failed"),
-            (
-                "v1 on July",
-                f"AP {facts['model']['v1']['average_precision']}, AUC {facts['model']['v1']['roc_auc']} (reference spec {facts['model']['v1']['reference']})",
-            ),
-            (
-                "parity",
-                f"{facts['parity']['values']:,} values, {facts['parity']['mismatches']} mismatches, {facts['parity']['corrected_later']} corrected later",
-            ),
-            ("planted change", f"found after {facts['planted_change_detected_after']} windows"),
-            ("retraining run", str(facts["retrain_run_id"])),
-            ("versions live", " -> ".join(f"v{version}" for version in facts["versions_live"])),
-            (
-                "seconds",
-                f"{sum(plot.story.seconds.values()):.0f} in all; "
-                + ", ".join(f"{n} {s:.0f}" for n, s in plot.story.seconds.items()),
-            ),
-        ]
-    )

@@ -69,15 +69,18 @@ note("did it")
 DRIVER = """
 import json, os, sys
 from pathlib import Path
+from headway.errors import PermanentFailure
 from headway.local.control import ControlSocket, write_whole
 from headway.local.keeper import run_kept
 from headway.local.plan import Process
 from headway.local.supervisor import Supervisor
 
 folder = Path(sys.argv[1])
-def process(name, code, depends_on=(), task=False, **other):
+def process(name, code, depends_on=(), task=False, lacks=None, **other):
     ready_file = folder / f"{name}.ready"
     def command():
+        if lacks is not None:
+            raise PermanentFailure(f"{lacks} is not installed; install it")
         ready_file.unlink(missing_ok=True)
         return [sys.executable, "-c", code]
     env = {"READY": str(ready_file), "NOTES": str(folder / "notes")}
@@ -242,6 +245,13 @@ def test_what_never_gets_ready_stops_everything_and_its_last_words_are_shown(sta
     assert "broken: ended with exit code 3, 3 times before it was ready" in said
     assert "no configuration" in said
     assert stack.everything() == ()
+
+
+def test_what_another_start_cannot_mend_is_said_once_and_not_tried_again(stack: Stack) -> None:
+    stack.start({"name": "log", "code": POLITE}, {"name": "broker", "code": POLITE, "lacks": "Java"})
+
+    assert stack.wait() == 1
+    assert stack.said().count("broker: Java is not installed; install it") == 1
 
 
 def test_a_process_that_ignores_sigterm_is_killed_when_its_time_is_up(stack: Stack) -> None:
