@@ -15,7 +15,6 @@ import polars as pl
 
 from headway.adapters.delta import Lake
 from headway.adapters.kafka import KafkaPublisher, KafkaReader
-from headway.adapters.mlflow import MlflowRegistry
 from headway.clock import monotonic_s
 from headway.errors import PermanentFailure, TransientFailure
 from headway.events import Event, encode_event
@@ -27,7 +26,7 @@ from headway.ports import Record
 from headway.prediction_parity import check_predictions
 from headway.predictions import predictions_table
 from headway.product import Product
-from headway.registry import ModelVersion
+from headway.registry import ModelRegistry, ModelVersion
 from headway.settings import Settings
 from headway.topics import EVENTS_RAW
 from orchestration.demo.calendar import Stretch
@@ -50,16 +49,12 @@ class Plane:
 
     settings: Settings
     product: Product
+    registry: ModelRegistry
 
     @property
     def lake(self) -> Lake:
         """The lake of the stack."""
         return Lake(Path(self.settings.lake))
-
-    @property
-    def registry(self) -> MlflowRegistry:
-        """The model registry of the stack."""
-        return MlflowRegistry(self.settings.mlflow_url)
 
     def register_again(self, version: int) -> ModelVersion:
         """Register a version's model once more under a new number, for a release that shows the release itself."""

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import polars as pl
 
+from headway.adapters.mlflow import MlflowRegistry
 from headway.clock import HOUR_US, format_us
 from headway.commands import Say
 from headway.errors import PermanentFailure
@@ -33,7 +34,7 @@ class Plot:
         self.product = product
         self.story = story
         self.calendar = calendar
-        self.plane = Plane(settings=settings, product=product)
+        self.plane = Plane(settings=settings, product=product, registry=MlflowRegistry(settings.mlflow_url))
         self.dagster = Dagster(f"http://127.0.0.1:{settings.ports.dagster}")
         self.asked = Asked()
         self.dataset = ""
