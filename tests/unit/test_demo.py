@@ -1,3 +1,5 @@
+import itertools
+
 from headway.adapters.memory_registry import MemoryRegistry
 from headway.clock import format_us
 from headway.settings import Settings
@@ -12,7 +14,7 @@ def test_the_stretches_of_the_calendar_follow_each_other_without_a_gap_or_an_ove
     calendar = demo_calendar(hours=48)
     stretches = [calendar.history, calendar.july, calendar.between, calendar.september, calendar.after]
 
-    assert all(one.until_us == next_one.after_us for one, next_one in zip(stretches, stretches[1:], strict=False))
+    assert all(one.until_us == next_one.after_us for one, next_one in itertools.pairwise(stretches))
     assert calendar.july.config == {
         "start": format_us(calendar.july.after_us + 1),
         "end": format_us(calendar.july.until_us + 1),
