@@ -146,8 +146,11 @@ def test_a_regression_of_one_airport_is_found_under_a_good_mean() -> None:
 
 def test_older_features_that_predict_better_are_a_leak() -> None:
     good = evidence()
+    assert good.champion is not None
 
-    assert failed(judge(replace(good, candidate=good.champion, yesterday=good.labels * 1.0), POLICY)) == ["leak test"]
+    judged = judge(replace(good, candidate=good.champion, yesterday=good.labels.astype(np.float64)), POLICY)
+
+    assert failed(judged) == ["leak test"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from headway.clock import HOUR_US
 from headway.errors import ContractViolation
-from headway.vector import Assembler, Column
+from headway.vector import Assembler, Column, RequestValues
 
 COLUMNS = (
     Column(name="hour", kind="number", source="hour"),
@@ -17,7 +17,7 @@ COLUMNS = (
     Column(name="aircraft__seconds_since_last_24h", kind="age", source="last_at_24h", view="aircraft.v1"),
 )
 AS_OF_US = 100 * HOUR_US
-REQUEST = {"hour": 8.5, "carrier": "UA"}
+REQUEST: RequestValues = {"hour": 8.5, "carrier": "UA"}
 VIEWS = {"origin_delay.v1": (3, 4.5), "aircraft.v1": (99 * HOUR_US,)}
 
 
