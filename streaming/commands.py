@@ -123,17 +123,29 @@ def features_command(parser: ArgumentParser) -> Run:
 
 
 def bootstrap(settings: "Settings", domain: "Domain", *, until_us: int, say: Say) -> list[dict[str, object]]:
-    """Bootstrap every view of the domain from the lake, with the aggregating job stopped meanwhile."""
+    """Bootstrap every view of the domain from the lake.
+
+    Raises:
+        PermanentFailure: the aggregating job runs, and would restore half a state.
+    """
     from pathlib import Path
 
     import polars as pl
 
     from headway.adapters.delta import Lake
-    from headway.adapters.kafka import KafkaPublisher, KafkaReader
+    from headway.adapters.kafka import KafkaPublisher, KafkaReader, admin_client, group_members
     from headway.adapters.redis_online import OnlineWriter
     from headway.clock import from_us
+    from headway.errors import PermanentFailure
     from streaming.bootstrap import bootstrap_view
+    from streaming.jobs import AGGREGATE, group_name
 
+    running = group_members(admin_client(settings.kafka_bootstrap), group_name(domain, AGGREGATE))
+    if running:
+        raise PermanentFailure(
+            f"features bootstrap: {AGGREGATE} runs ({running} members in its group) and would restore half a state. "
+            f"Stop it first, here with `headway pause {AGGREGATE}`, and start it afterwards with `headway resume {AGGREGATE}`"
+        )
     events = Lake(Path(settings.lake)).read("events", predicate=pl.col("time") <= pl.lit(from_us(until_us)))
     reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
     publisher = KafkaPublisher(bootstrap=settings.kafka_bootstrap)

@@ -80,13 +80,19 @@ def _lake_topics(context: Context) -> list[str]:
     return [EVENTS_ENRICHED, EVENTS_RAW_LETTERS, EVENTS_ENRICHED_LETTERS, *_changelogs(context), *logged]
 
 
+AGGREGATE = "features-aggregate"
 JOBS: tuple[Job, ...] = (
     Job(name="enricher", topics=lambda _: [EVENTS_RAW], build=_enrich),
     Job(name="features-fan-out", topics=lambda _: [EVENTS_ENRICHED], build=_fan_out),
-    Job(name="features-aggregate", topics=lambda _: [FEATURES_INPUT], build=_aggregate),
+    Job(name=AGGREGATE, topics=lambda _: [FEATURES_INPUT], build=_aggregate),
     Job(name="online-writer", topics=_changelogs, build=_online),
     Job(name="lake-loader", topics=_lake_topics, build=_lake),
 )
+
+
+def group_name(domain: Domain, job: str) -> str:
+    """Return the consumer group of a job."""
+    return f"headway.{domain.name}.{job}"
 
 
 def find_job(name: str) -> Job:

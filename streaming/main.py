@@ -20,7 +20,7 @@ from headway.ports import TopicPartition
 from headway.settings import LOOPBACK, Settings
 from products.catalogue import all_products
 from streaming.health import PARTITIONS_OWNED, Health
-from streaming.jobs import JOBS, Context, find_job
+from streaming.jobs import JOBS, Context, find_job, group_name
 from streaming.runtime import partitions_of
 
 _LOG = structlog.get_logger()
@@ -59,7 +59,7 @@ def run(name: str, *, domain: Domain, instance: int, settings: Settings) -> None
 
     log = KafkaEventLog(
         bootstrap=settings.kafka_bootstrap,
-        group=f"headway.{domain.name}.{name}",
+        group=group_name(domain, name),
         topics=job.topics(context),
         instance=str(instance),
         on_assign=assign,

@@ -93,6 +93,21 @@ def apply_topics(admin: AdminClient, topics: Sequence[Topic]) -> list[str]:
     ]
 
 
+def group_members(admin: AdminClient, group: str) -> int:
+    """Return how many members a consumer group has now; 0 when there is no such group.
+
+    Raises:
+        TransientFailure: the brokers did not answer.
+    """
+    [future] = admin.describe_consumer_groups([group], request_timeout=_REQUEST_TIMEOUT_S).values()
+    try:
+        return len(future.result(_REQUEST_TIMEOUT_S).members)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return 0
+        raise _unreachable(f"group {group} could not be read", error) from error
+
+
 def topic_drift(admin: AdminClient, topics: Sequence[Topic]) -> list[TopicDrift]:
     """Every way in which the brokers' topics differ from the declared ones, in the order of ``topics``.
 

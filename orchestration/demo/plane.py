@@ -32,9 +32,9 @@ from headway.topics import EVENTS_RAW
 from orchestration.demo.calendar import Stretch
 from streaming.accounts import read_ledger
 from streaming.commands import asks_between, bootstrap, replay
+from streaming.jobs import AGGREGATE
 from streaming.replay import Ask, ReplayReport, prediction_request
 
-AGGREGATOR = "features-aggregate"
 RELEASE_TIMEOUT_S = 180.0
 SETTLE_TIMEOUT_S = 60.0
 LOAD_RATE_PER_S = 25.0
@@ -64,11 +64,11 @@ class Plane:
 
     def start_stream_at(self, instant_us: int, *, tell: Callable[[str], None]) -> None:
         """Bootstrap the feature job and the online store, with the job stopped meanwhile (S11)."""
-        lifecycle.direct(self.settings, "pause", AGGREGATOR, within_s=30)
+        lifecycle.direct(self.settings, "pause", AGGREGATE, within_s=30)
         try:
             written = bootstrap(self.settings, self.product.domain, until_us=instant_us, say=lambda _: None)
         finally:
-            lifecycle.direct(self.settings, "resume", AGGREGATOR, within_s=60)
+            lifecycle.direct(self.settings, "resume", AGGREGATE, within_s=60)
         rows = sum(int(str(view["online_rows"])) for view in written)
         tell(f"{len(written)} views bootstrapped from the lake: {rows:,} online rows")
 

@@ -19,6 +19,7 @@ from headway.adapters.delta import Lake
 from headway.adapters.kafka import KafkaReader
 from headway.adapters.redis_online import OnlineReader, OnlineRequest
 from headway.clock import DAY_US, HOUR_US, parse_instant_us
+from headway.errors import PermanentFailure
 from headway.features.definitions import FeatureView
 from headway.features.offline import values_at
 from headway.lake import TRANSPORT
@@ -86,6 +87,8 @@ def test_killing_every_job_under_load_loses_nothing_doubles_nothing_and_changes_
     lake = Lake(Path(settings.lake))
     history = events_between(START_US - 3 * DAY_US, START_US + 1)
     lake.bulk_load(DOMAIN, history, start_us=START_US - 3 * DAY_US, end_us=START_US + 1)
+    with pytest.raises(PermanentFailure, match="headway pause features-aggregate"):
+        bootstrap(settings, DOMAIN, until_us=START_US, say=print)
     lifecycle.direct(settings, "pause", "features-aggregate", within_s=30)
     bootstrap(settings, DOMAIN, until_us=START_US, say=print)
     lifecycle.direct(settings, "resume", "features-aggregate", within_s=60)

@@ -105,7 +105,11 @@ def test_other_bytes_are_refused_by_what_differs(model: bytes, said: str) -> Non
     ],
 )
 def test_code_that_computes_other_inputs_is_refused(change: dict[str, Any], said: str) -> None:
-    good: dict[str, Any] = {"product": "flight_delay", "view_digests": {"v.v1": "a" * 16}, "reference_version": "b" * 16}
+    good: dict[str, Any] = {
+        "product": "flight_delay",
+        "view_digests": {"v.v1": "a" * 16},
+        "reference_version": "b" * 16,
+    }
     make_manifest().verify_definitions(**good)
 
     with pytest.raises(ContractViolation, match=said):
