@@ -155,7 +155,8 @@ def _step(what: str, command: Sequence[str]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    return {"UV_CACHE_DIR": str(CACHE / "uv"), **os.environ}
+    # As pip does: a company's own certificates are the system's, and not in what uv brings along.
+    return {"UV_CACHE_DIR": str(CACHE / "uv"), "UV_SYSTEM_CERTS": "true", **os.environ}
 
 
 def _same_python(python: Path) -> bool:
