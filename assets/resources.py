@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
     from headway.adapters.delta import Lake
-    from headway.adapters.kafka import KafkaReader
+    from headway.adapters.kafka_reader import KafkaReader
     from headway.settings import Settings
 
 
@@ -41,13 +41,13 @@ class LogResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # likewis
 
     def admin(self) -> "AdminClient":
         """Return a client that asks brokers about topics."""
-        from headway.adapters.kafka import admin_client
+        from headway.adapters.kafka_topics import admin_client
 
         return admin_client(self.address)
 
     def reader(self) -> "KafkaReader":
         """Return a reader of what is committed."""
-        from headway.adapters.kafka import KafkaReader
+        from headway.adapters.kafka_reader import KafkaReader
 
         return KafkaReader(bootstrap=self.address)
 

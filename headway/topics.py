@@ -1,4 +1,4 @@
-"""Every topic Headway uses: name, partitions, retention, in one table. Pure; applied by `headway.adapters.kafka`.
+"""Every topic Headway uses: name, partitions, retention, in one table. Pure; applied by `headway.adapters.kafka_topics`.
 
 Partition counts may not change once a keyed topic holds data: keys would move, and with them order and state.
 """

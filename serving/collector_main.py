@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 
-from headway.adapters.kafka import KafkaPublisher
+from headway.adapters.kafka_publisher import KafkaPublisher
 from headway.clock import SystemClock
 from headway.logs import configure_logging
 from headway.settings import LOOPBACK, Settings

@@ -221,7 +221,7 @@ def build(*, product: str, version: str, folder: str, online_store: str, feast_p
     Raises:
         ContractViolation: bytes, golden answers or definitions are not what the manifest says; names what differs.
     """
-    from headway.adapters.kafka import KafkaPublisher
+    from headway.adapters.kafka_publisher import KafkaPublisher
     from headway.adapters.redis_online import OnlineReader
     from products.catalogue import find_product
 

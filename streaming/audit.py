@@ -14,7 +14,7 @@ def ledger_command(_parser: ArgumentParser) -> Run:
         from pathlib import Path
 
         from headway.adapters.delta import Lake
-        from headway.adapters.kafka import KafkaReader
+        from headway.adapters.kafka_reader import KafkaReader
         from headway.settings import Settings
         from streaming.accounts import read_ledger
 
@@ -80,7 +80,7 @@ def letters_command(parser: ArgumentParser) -> Run:
     parser.add_argument("action", choices=["list"])
 
     def run(_arguments: Namespace, _say: Say) -> Outcome:
-        from headway.adapters.kafka import KafkaReader
+        from headway.adapters.kafka_reader import KafkaReader
         from headway.letters import letter_of
         from headway.settings import Settings
         from headway.topics import EVENTS_ENRICHED_LETTERS, EVENTS_RAW_LETTERS

@@ -62,7 +62,7 @@ def replay(
     planted_from_us: int | None,
 ) -> "ReplayReport":
     """Play the domain's events of (start, end] in lock-step and ask about all that the product would be asked."""
-    from headway.adapters.kafka import KafkaPublisher
+    from headway.adapters.kafka_publisher import KafkaPublisher
     from headway.adapters.redis_online import OnlineWriter
     from streaming.accounts import least_watermark
     from streaming.replay import Replayer, Target
@@ -133,7 +133,9 @@ def bootstrap(settings: "Settings", domain: "Domain", *, until_us: int, say: Say
     import polars as pl
 
     from headway.adapters.delta import Lake
-    from headway.adapters.kafka import KafkaPublisher, KafkaReader, admin_client, group_members
+    from headway.adapters.kafka_publisher import KafkaPublisher
+    from headway.adapters.kafka_reader import KafkaReader
+    from headway.adapters.kafka_topics import admin_client, group_members
     from headway.adapters.redis_online import OnlineWriter
     from headway.clock import from_us
     from headway.errors import PermanentFailure

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import structlog
 
 from domains.catalogue import all_domains, find_domain
-from headway.adapters.kafka import KafkaEventLog, KafkaReader
+from headway.adapters.kafka_log import KafkaEventLog
+from headway.adapters.kafka_reader import KafkaReader
 from headway.contracts import Domain
 from headway.logs import configure_logging
 from headway.ports import TopicPartition

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import structlog
 
 from domains.catalogue import all_domains
-from headway.adapters.kafka import admin_client, apply_topics
+from headway.adapters.kafka_topics import admin_client, apply_topics
 from headway.contracts import Domain
 from headway.logs import configure_logging
 from headway.settings import Settings

@@ -14,7 +14,8 @@ import msgspec
 import polars as pl
 
 from headway.adapters.delta import Lake
-from headway.adapters.kafka import KafkaPublisher, KafkaReader
+from headway.adapters.kafka_publisher import KafkaPublisher
+from headway.adapters.kafka_reader import KafkaReader
 from headway.clock import monotonic_s
 from headway.errors import PermanentFailure, TransientFailure
 from headway.events import Event, encode_event

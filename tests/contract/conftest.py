@@ -12,7 +12,10 @@ from uuid import uuid4
 
 import pytest
 
-from headway.adapters.kafka import GroupProtocol, KafkaEventLog, KafkaPublisher, KafkaReader, admin_client, apply_topics
+from headway.adapters.kafka_log import GroupProtocol, KafkaEventLog
+from headway.adapters.kafka_publisher import KafkaPublisher
+from headway.adapters.kafka_reader import KafkaReader
+from headway.adapters.kafka_topics import admin_client, apply_topics
 from headway.adapters.memory import MemoryBroker, MemoryLog, MemoryPublisher, MemoryReader
 from headway.local.kafka import BrokerConfig, broker_command, broker_ready, format_storage
 from headway.ports import EventLog, LogReader, PartitionCallback, Publisher, TopicPartition

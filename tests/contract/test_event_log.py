@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from headway.adapters.kafka import KafkaEventLog, KafkaPublisher, KafkaReader, admin_client, apply_topics, topic_drift
+from headway.adapters.kafka_log import KafkaEventLog
+from headway.adapters.kafka_publisher import KafkaPublisher
+from headway.adapters.kafka_reader import KafkaReader
+from headway.adapters.kafka_topics import admin_client, apply_topics, topic_drift
 from headway.adapters.memory import MemoryBroker, MemoryLog, MemoryReader, SimulatedCrash
 from headway.errors import ContractViolation, PermanentFailure, TransientFailure
 from headway.ports import EventLog, Message, Record, TopicPartition

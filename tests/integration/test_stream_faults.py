@@ -16,7 +16,7 @@ import pytest
 from domains.flights.domain import DOMAIN
 from domains.flights.source import events_between
 from headway.adapters.delta import Lake
-from headway.adapters.kafka import KafkaReader
+from headway.adapters.kafka_reader import KafkaReader
 from headway.adapters.redis_online import OnlineReader, OnlineRequest
 from headway.clock import DAY_US, HOUR_US, parse_instant_us
 from headway.errors import PermanentFailure

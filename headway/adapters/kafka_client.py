@@ -1,0 +1,95 @@
+"""What the Kafka adapters share: settings, the two conversions, and how failures are told.
+
+Keys go to partitions as Java's clients send them, so that a Spark or Java producer agrees with us.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as KafkaMessage
+
+from headway.errors import TransientFailure
+from headway.ports import Message, Record
+
+OnDelivery = Callable[[KafkaError | None, KafkaMessage], None]
+
+# Long enough for a broker to restart under a request, short enough for a person who waits.
+REQUEST_TIMEOUT_S = 10.0
+
+# Refusals that repeat for as long as the record or the permissions are what they are.
+PERMANENT_CODES = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_RECORD,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - the SDK's public name for a client-side code
+    }
+)
+
+DURABLE: Mapping[str, Any] = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "compression.type": "lz4",
+    # Java's and Spark's default; librdkafka's own differs, and two producers must agree where a key lives.
+    "partitioner": "murmur2_random",
+}
+
+READ_COMMITTED: Mapping[str, Any] = {
+    "isolation.level": "read_committed",
+    # The defaults prefetch 64 MB, then pause for a second when that is full.
+    "queued.max.messages.kbytes": 16 * 1024,
+    "fetch.queue.backoff.ms": 10,
+    # A committed transaction does not wake a waiting fetch at once: the wait is the latency of every hop.
+    "fetch.wait.max.ms": 20,
+}
+
+
+def client_settings(bootstrap: str, security: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return the settings every client shares; ``security`` holds librdkafka's SASL and TLS settings."""
+    return {
+        **(security or {}),
+        "bootstrap.servers": bootstrap,
+        "socket.nagle.disable": True,
+        # The default backs off to 10 s, which is what a broker's restart would then cost every client.
+        "reconnect.backoff.max.ms": 1000,
+    }
+
+
+def hand_over(producer: Producer, record: Record, *, on_delivery: OnDelivery | None = None) -> None:
+    """Give a record to a producer's queue; raises BufferError when that is full."""
+    producer.produce(
+        record.topic,
+        value=record.value,
+        key=record.key,
+        partition=-1 if record.partition is None else record.partition,
+        headers=list(record.headers),
+        on_delivery=on_delivery,
+    )
+
+
+def name_record(topic: str | None, key: str | bytes | None) -> str:
+    """Return how an error names a record."""
+    return f"{topic}: record with key {key!r}"
+
+
+def as_message(message: KafkaMessage) -> Message:
+    """Return a received message as the port's value."""
+    return Message(
+        message.topic() or "",
+        message.partition() or 0,
+        message.offset() or 0,
+        message.key(),
+        message.value(),
+        # The SDK's hint also allows what only producers may pass: a dict, and str values.
+        tuple((name, value or b"") for name, value in cast("list[tuple[str, bytes | None]]", message.headers() or [])),
+        message.timestamp()[1],
+    )
+
+
+def unreachable(what: str, error: KafkaException) -> TransientFailure:
+    """Return the failure of a request that was not answered."""
+    return TransientFailure(f"{what} ({error.args[0].str()}). Is the broker up, and is its address right? Retry.")

@@ -1,0 +1,190 @@
+"""Acknowledged publishing to Kafka outside any transaction, for callers that wait and for event loops."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as KafkaMessage
+
+from headway.adapters.kafka_client import (
+    DURABLE,
+    PERMANENT_CODES,
+    OnDelivery,
+    client_settings,
+    hand_over,
+    name_record,
+)
+from headway.errors import PermanentFailure, TransientFailure
+from headway.ports import Position, Record
+
+logger = logging.getLogger(__name__)
+
+
+class KafkaPublisher:
+    """`headway.ports.Publisher` on Kafka: acks=all, idempotent, no transaction. Safe from several threads.
+
+    ``linger_ms`` trades latency for batch size; ``delivery_timeout_s`` is when an unacknowledged record is given
+    up. Giving up says nothing about whether it was written. One background thread serves acknowledgements.
+    """
+
+    def __init__(
+        self,
+        *,
+        bootstrap: str,
+        linger_ms: float = 1.0,
+        delivery_timeout_s: float = 10.0,
+        security: Mapping[str, str] | None = None,
+    ) -> None:
+        self._delivery_timeout_s = delivery_timeout_s
+        self._acknowledged: deque[tuple[asyncio.Future[Position], Position | Exception]] = deque()
+        self._producer = Producer(
+            {
+                **client_settings(bootstrap, security),
+                **DURABLE,
+                "linger.ms": linger_ms,
+                "delivery.timeout.ms": int(delivery_timeout_s * 1000),
+            },
+            logger=logger,
+        )
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="kafka-publisher", daemon=True)
+        self._thread.start()
+
+    def publish(self, records: Sequence[Record]) -> None:
+        """See `headway.ports.Publisher.publish`."""
+        failures: list[tuple[Record, KafkaError]] = []
+        unsettled = _Countdown(len(records))
+
+        def settle(record: Record) -> OnDelivery:
+            def on_delivery(error: KafkaError | None, _: KafkaMessage) -> None:
+                if error is not None:
+                    failures.append((record, error))
+                unsettled.down()
+
+            return on_delivery
+
+        for record in records:
+            self._hand_over_patiently(record, on_delivery=settle(record))
+        # librdkafka settles every record within its own timeout; the extra second is for the callback to get here.
+        if not unsettled.wait(self._delivery_timeout_s + 1.0):
+            raise TransientFailure(
+                f"{len(records)} records: not all acknowledged in {self._delivery_timeout_s:.0f} s. Retry."
+            )
+        if failures:
+            raise self._refused(*failures[0])
+
+    def publish_async(self, record: Record) -> asyncio.Future[Position]:
+        """See `headway.ports.Publisher.publish_async`. A full local queue fails the future at once."""
+        future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+
+        def on_delivery(error: KafkaError | None, message: KafkaMessage) -> None:
+            outcome = self._refused(record, error) if error is not None else _position(message)
+            self._acknowledged.append((future, outcome))
+
+        try:
+            hand_over(self._producer, record, on_delivery=on_delivery)
+        except BufferError:
+            future.set_exception(self._queue_full(record))
+        except KafkaException as error:
+            future.set_exception(self._refused(record, error.args[0]))
+        return future
+
+    def flush(self, timeout_s: float) -> None:
+        """See `headway.ports.Publisher.flush`."""
+        remaining = self._producer.flush(timeout_s)
+        self._resolve_futures()
+        if remaining:
+            raise TransientFailure(
+                f"{remaining} records are not acknowledged after {timeout_s:.1f} s. Is the broker up? Flush again."
+            )
+
+    def close(self) -> None:
+        """See `headway.ports.Publisher.close`; waits at most the delivery timeout."""
+        self._producer.flush(self._delivery_timeout_s)
+        self._closing.set()
+        self._thread.join()
+        self._resolve_futures()
+
+    def _hand_over_patiently(self, record: Record, *, on_delivery: OnDelivery) -> None:
+        deadline = time.monotonic() + self._delivery_timeout_s
+        while True:
+            try:
+                return hand_over(self._producer, record, on_delivery=on_delivery)
+            except BufferError as error:
+                if time.monotonic() > deadline:
+                    raise self._queue_full(record) from error
+                # The background thread makes room as acknowledgements come.
+                time.sleep(0.005)
+            except KafkaException as error:
+                raise self._refused(record, error.args[0]) from error
+
+    def _serve(self) -> None:
+        while not self._closing.is_set():
+            # Returns at the first acknowledgement; the bound is only how long close() may wait for the thread.
+            self._producer.poll(0.2)
+            self._resolve_futures()
+
+    def _resolve_futures(self) -> None:
+        """Wake each event loop once for all that arrived: waking it per record costs more than the record."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Position], Position | Exception]]] = {}
+        while self._acknowledged:
+            try:
+                settled = self._acknowledged.popleft()
+            except IndexError:
+                # Another thread, in flush or close, took the last one.
+                break
+            by_loop.setdefault(settled[0].get_loop(), []).append(settled)
+        for loop, batch in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_settle, batch)
+            except RuntimeError:
+                logger.warning("event loop closed with %d acknowledgements on their way", len(batch))
+
+    def _refused(self, record: Record, error: KafkaError) -> PermanentFailure | TransientFailure:
+        what = f"{name_record(record.topic, record.key)} was not acknowledged ({error.str()})"
+        if error.code() in PERMANENT_CODES:
+            return PermanentFailure(f"{what}. The same record will be refused again.")
+        return TransientFailure(f"{what}. It may or may not have been written; publish it again, readers drop repeats.")
+
+    def _queue_full(self, record: Record) -> TransientFailure:
+        return TransientFailure(
+            f"{name_record(record.topic, record.key)} was not sent, the local queue is full. The broker is slower than the "
+            "producer; slow down or retry later."
+        )
+
+
+class _Countdown:
+    """Lets one thread wait for a number of callbacks in another."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._changed = threading.Condition()
+
+    def down(self) -> None:
+        with self._changed:
+            self._count -= 1
+            if self._count <= 0:
+                self._changed.notify_all()
+
+    def wait(self, timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._count <= 0, timeout_s)
+
+
+def _settle(batch: Sequence[tuple[asyncio.Future[Position], Position | Exception]]) -> None:
+    for future, outcome in batch:
+        if future.done():
+            # Whoever waited has gone (a client that hung up); the record is written all the same.
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+
+def _position(message: KafkaMessage) -> Position:
+    return Position(message.topic() or "", message.partition() or 0, message.offset() or 0)
