@@ -129,7 +129,7 @@ class Plot:
             self.story.tell(
                 f"week of {week['week']:%Y-%m-%d} ({planted}, n={week['rows']}): divergence {week['divergence']:.3f} "
                 f"(limit {week['limit_divergence']:.3f}), excess log loss {week['excess_log_loss']:+.3f} "
-                f"(limit {week['limit_excess_log_loss']:.3f}), gap {week['calibration_gap']:+.3f}, "
+                f"(limit {week['limit_excess_log_loss']:.3f}), log loss {week['log_loss']:.3f}, gap {week['calibration_gap']:+.3f}, "
                 f"AP {week['average_precision']:.3f} {('-> warns: ' + week['warnings']) if week['warnings'] else ''}"
             )
         return weeks
