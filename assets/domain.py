@@ -162,7 +162,7 @@ def _planted(domain: Domain, planted_from: str | None) -> Transform | None:
 
 
 def _columns(domain: Domain, view: FeatureView) -> list[str]:
-    wanted = dict.fromkeys(("id", "type", "time", "tick_before", "too_late", *view.keys, *view.fields))
+    wanted = dict.fromkeys(("id", "type", "time", "topic", "tick_before", "too_late", *view.keys, *view.fields))
     return [name for name in events_table(domain).columns if name in wanted]
 
 

@@ -1,13 +1,13 @@
 """What the search for a first offence works on: one answer, and its entity's lake events (SEMANTICS S8)."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from headway.clock import floor_us, to_us
+from headway.clock import HOUR_US, floor_us, to_us
 from headway.features.bruteforce import Seen, values_at
 from headway.features.columns import Value
 from headway.features.definitions import FeatureView
@@ -16,6 +16,8 @@ from headway.features.offline import AS_OF, SERVED
 Answer = Mapping[str, Any]  # Any: one row of a frame whose columns the view names
 # One entity's events in its widest window: hundreds. Each candidate replays all of them, so the search is quadratic.
 MAX_CANDIDATES = 400
+# How far from an answer the hypotheses look beyond its widest window: a zone's 14 hours and a row's leak of one.
+_MARGIN_US = 15 * HOUR_US
 
 
 class LakeEvent(Seen, frozen=True, kw_only=True):
@@ -28,8 +30,12 @@ class LakeEvent(Seen, frozen=True, kw_only=True):
     too_late: bool
 
     def known_at(self, served_us: int) -> bool:
-        """Whether an answer under a watermark counts it."""
-        return not self.too_late and (self.tick_before_us is None or self.tick_before_us < served_us)
+        """Whether an answer under a watermark counts it: by its partition's tick, in bulk by its own instant."""
+        if self.too_late:
+            return False
+        if self.topic is None:
+            return self.time_us <= served_us
+        return self.tick_before_us is None or self.tick_before_us < served_us
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,7 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One mismatched vector: what an entity's view said, under which watermark, and all its events in the lake.
+    """One mismatched vector: what an entity's view said, under which watermark, and its events that could show in it.
 
     ``matched_us`` is the as-of of the entity's newest earlier prediction that matched, if any.
     """
@@ -123,6 +129,17 @@ class Entities:
         """Return the events of an answer's entity, in time order."""
         return self._events.get(key_of(self._view, answer), [])
 
+    def _near(self, answer: Answer) -> Sequence[LakeEvent]:
+        """Return the events that some hypothesis about an answer can count: not months of them."""
+        events, view = self.events(answer), self._view
+        first_us, last_us = sorted((answer[AS_OF], answer[SERVED]))
+        high = bisect_right(events, last_us + _MARGIN_US, key=_time_of)
+        if any(a.window is None for a in view.aggregates):
+            return events[:high]
+        # Twice the window: an older row looked back from the start of the newest one's.
+        low_us = first_us - 2 * view.max_window_us - view.hop_us - _MARGIN_US
+        return events[bisect_left(events, low_us, key=_time_of) : high]
+
     def case(self, answer: Answer) -> Case:
         """Return an answer as a case to explain."""
         as_of_us = answer[AS_OF]
@@ -130,12 +147,16 @@ class Entities:
         earlier = bisect_left(matched, as_of_us)
         return Case(
             view=self._view,
-            events=self.events(answer),
+            events=self._near(answer),
             as_of_us=as_of_us,
             served_us=answer[SERVED],
             served={name: answer[f"served:{name}"] for name in self._view.columns},
             matched_us=matched[earlier - 1] if earlier else None,
         )
+
+
+def _time_of(event: LakeEvent) -> int:
+    return event.time_us
 
 
 def _lake_event(view: FeatureView, row: Answer) -> LakeEvent:

@@ -110,7 +110,7 @@ def _rows(history: History, entity: Ints, at_us: Ints, values: pl.DataFrame) -> 
 
 def _as_served(history: History, entity: Ints, as_of: Ints, served: Ints) -> pl.DataFrame:
     """Answer most queries from the whole history, and those that later knowledge touches from what was known."""
-    touched = history.latest_tick(entity, as_of) >= served
+    touched = history.latest_known_after(entity, as_of) >= served
     values = _evaluate(history, entity, history.last_known_instant(entity, as_of, served))
     if not touched.any():
         return values

@@ -21,8 +21,9 @@ from headway.features.offline import AS_OF, SERVED, Mode, values_at
 RECEIPT = "receipt"
 # A broken zone makes every value wrong; the earliest thousand tell the story, the count tells the size.
 MAX_LISTED = 1000
-# Each search replays one entity's window hundreds of times (about a second on a busy airport).
-MAX_SEARCHED = 20
+# Each search replays one entity's window hundreds of times (about a second on a busy airport), and a report has a
+# handful of views: the earliest few tell the story.
+MAX_SEARCHED = 5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,8 +68,8 @@ class History:
 
     Attributes:
         keys: one row per entity, sorted; its position is the entity's number.
-        frame: the events with ``entity``, ``id``, ``time_us``, ``tick_before_us``, ``field:<name>`` and the keys,
-            sorted by (entity, time_us, id).
+        frame: the events with ``entity``, ``id``, ``time_us``, ``known_after_us`` (an answer knows the event iff its
+            watermark is greater), ``field:<name>`` and the keys, sorted by (entity, time_us, id).
     """
 
     view: FeatureView
@@ -79,7 +79,7 @@ class History:
     @classmethod
     def of(cls, events: pl.DataFrame, view: FeatureView, *, with_too_late: bool) -> "History":
         """Return the history of a view from lake events: its type, no null key, an id once per tile."""
-        needed = {"type", "time", "id", "tick_before", "too_late", *view.keys, *view.fields}
+        needed = {"type", "time", "id", "topic", "tick_before", "too_late", *view.keys, *view.fields}
         if missing := needed - set(events.columns):
             raise ContractViolation(
                 f"events for {view.qualified}: no column {sorted(missing)} (found: {events.columns}). "
@@ -92,7 +92,7 @@ class History:
             *(pl.col(key).cast(pl.String) for key in view.keys),
             "id",
             pl.col("time").dt.timestamp("us").alias("time_us"),
-            pl.col("tick_before").dt.timestamp("us").fill_null(NEVER).alias("tick_before_us"),
+            _known_after().alias("known_after_us"),
             *(_typed(view, name).alias(f"field:{name}") for name in view.fields),
         ).collect()
         if frame["id"].n_unique() < frame.height:  # first write wins inside a tile (S12)
@@ -104,8 +104,8 @@ class History:
         return cls(view, keys, frame.sort("entity", "time_us", "id"))
 
     def known_at(self, served_us: int, *, entities: Ints) -> "History":
-        """Return only these entities' events that had come before the tick of a watermark."""
-        known = (pl.col("tick_before_us") < served_us) & pl.col("entity").is_in(entities)
+        """Return only these entities' events that an answer under a watermark knew."""
+        known = (pl.col("known_after_us") < served_us) & pl.col("entity").is_in(entities)
         return History(self.view, self.keys, self.frame.filter(known))
 
     @cached_property
@@ -178,9 +178,9 @@ class History:
             newest = np.where(start > first, np.maximum(newest, end_us + window_us), newest)
         return newest
 
-    def latest_tick(self, entity: Ints, as_of_us: Ints) -> Ints:
-        """Return the latest ``tick_before`` among an entity's events up to an instant; NEVER when there is none."""
-        ticks = self.frame["tick_before_us"].to_numpy()
+    def latest_known_after(self, entity: Ints, as_of_us: Ints) -> Ints:
+        """Return the latest ``known_after_us`` of an entity's events up to an instant; NEVER when there is none."""
+        ticks = self.frame["known_after_us"].to_numpy()
         ranked = np.unique(ticks)
         width = len(ranked) + 1
         offset = self.entity * width
@@ -200,6 +200,13 @@ class History:
         known = pl.col(f"field:{field}").is_not_null() & (pl.col("time_us") <= until_us)
         rows = self.frame.with_row_index("at").filter(known).group_by("entity").agg(pl.col("at").last())
         return rows["at"].cast(pl.Int64).to_numpy()
+
+
+def _known_after() -> pl.Expr:
+    """Streamed: the tick before it in its partition. Bulk: just before its own instant (ADR 0006)."""
+    bulk = pl.col("topic").is_null()
+    unticked = pl.when(bulk).then(pl.col("time").dt.timestamp("us") - 1).otherwise(pl.lit(NEVER))
+    return pl.col("tick_before").dt.timestamp("us").fill_null(unticked)
 
 
 def _typed(view: FeatureView, field: str) -> pl.Expr:

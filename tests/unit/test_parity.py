@@ -19,6 +19,7 @@ from headway.features.tiles import Key, empty_values
 from tests.strategies import (
     START_US,
     Arrival,
+    Judged,
     Outcome,
     Step,
     Stream,
@@ -188,6 +189,23 @@ def test_a_late_event_is_a_correction_at_its_offset_and_no_mismatch() -> None:
     assert report.corrected == len(report.corrected_later) > 0
     assert {p.offset for c in report.corrected_later for p in c.late} == {offset_of(outcome, "e026")}
     assert {c.as_of_us for c in report.corrected_later} == {START_US + m * MINUTE_US for m in (30, 35, 40, 45)}
+
+
+def test_history_loaded_over_a_stale_answer_is_a_correction_and_no_mismatch() -> None:
+    """The answer was given under its watermark; bulk rows beyond it were not there yet (ADR 0006)."""
+    sent = [e for e in SENT if e.time_us <= START_US + 60 * MINUTE_US]
+    outcome = run(replayed(sent, until=65))
+    stale = logged(outcome).filter(pl.col("watermark_us") == START_US + 60 * MINUTE_US)
+    stale = stale.with_columns(as_of_us=pl.col("as_of_us") + 20 * MINUTE_US)
+    late = lake_frame(VIEW, [Judged(arrival=e, tick_before_us=None, too_late=False) for e in departures([65, 72])])
+    nowhere = [pl.lit(None).cast(late.schema[name]).alias(name) for name in ("topic", "partition", "offset", "too_late")]
+
+    report = check_parity(
+        stale, pl.concat([lake_frame(VIEW, outcome.lake), late.with_columns(nowhere)]), served_by(VIEW)
+    )
+
+    assert report.held
+    assert {p.event_id for c in report.corrected_later for p in c.late} == {"e065", "e072"}
 
 
 def test_an_event_beyond_lateness_stays_a_correction_for_ever() -> None:
