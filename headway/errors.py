@@ -1,4 +1,4 @@
-"""The five ways Headway fails, one class for each thing a caller does differently.
+"""The ways Headway fails, one class for each thing a caller does differently.
 
 A message says what, where, got, wanted, and what to do next.
 """
@@ -22,3 +22,15 @@ class PermanentFailure(HeadwayError):
 
 class TransientFailure(HeadwayError):
     """The same attempt may succeed later; retry within a budget."""
+
+
+class DependencyDown(TransientFailure):
+    """A service of ours that a job needs does not answer; hold the records back and ask again later.
+
+    Raised by a handler or sink for a whole batch. It is never the records' fault, so none of them becomes a letter:
+    the runtime rewinds, waits, tries again with a small batch, and counts the records for the breaker (S22).
+    """
+
+    def __init__(self, dependency: str, detail: str) -> None:
+        super().__init__(f"{dependency} is down: {detail}")
+        self.dependency = dependency
