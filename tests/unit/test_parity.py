@@ -198,7 +198,9 @@ def test_history_loaded_over_a_stale_answer_is_a_correction_and_no_mismatch() ->
     stale = logged(outcome).filter(pl.col("watermark_us") == START_US + 60 * MINUTE_US)
     stale = stale.with_columns(as_of_us=pl.col("as_of_us") + 20 * MINUTE_US)
     late = lake_frame(VIEW, [Judged(arrival=e, tick_before_us=None, too_late=False) for e in departures([65, 72])])
-    nowhere = [pl.lit(None).cast(late.schema[name]).alias(name) for name in ("topic", "partition", "offset", "too_late")]
+    nowhere = [
+        pl.lit(None).cast(late.schema[name]).alias(name) for name in ("topic", "partition", "offset", "too_late")
+    ]
 
     report = check_parity(
         stale, pl.concat([lake_frame(VIEW, outcome.lake), late.with_columns(nowhere)]), served_by(VIEW)
