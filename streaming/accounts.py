@@ -24,11 +24,13 @@ def read_ledger(reader: LogReader, lake: Lake) -> Ledger:
         if not is_tick(message)
     ]
     letters = [letter_of(message) for message in reader.read(EVENTS_ENRICHED_LETTERS)]
+    # A sink letter's event is in events.enriched and counted there (S13, S22).
+    verdicts = [letter for letter in letters if letter.kind == "enriched"]
     streamed = lake.read("events", columns=["raw_partition", "raw_offset"], predicate=pl.col("topic").is_not_null())
     return settle(
         [_raw_record(message) for message in reader.read(EVENTS_RAW) if not is_tick(message)],
         enriched=enriched,
-        letters=[Place(letter.partition or 0, letter.offset or 0) for letter in letters],
+        letters=[Place(letter.partition or 0, letter.offset or 0) for letter in verdicts],
         lake=[Place(partition, offset) for partition, offset in streamed.iter_rows()],
     )
 

@@ -56,8 +56,12 @@ class Lake:
     def create(self, table: LakeTable) -> None:
         """Create the table, or do nothing when it is there as declared.
 
+        A table that lacks only columns which may be null is given them: its rows read null there, its older versions
+        stay as they were. Nothing else about a table is ever changed.
+
         Raises:
             ContractViolation: it is there with other columns or partitions, or a type is not for the lake.
+            TransientFailure: another process changes the table right now; repeat.
         """
         unfit = {name: dtype for name, dtype in table.columns.items() if dtype not in _DELTA_TYPES}
         if unfit:
@@ -70,6 +74,11 @@ class Lake:
         path.mkdir(parents=True, exist_ok=True)
         DeltaTable.create(path, Schema(fields), mode="ignore", partition_by=list(table.partition_by))
         opened = self._open(table.name)
+        there = _columns(opened)
+        added = [field for field in fields if field.name not in there]
+        if added and all(field.nullable for field in added) and there.items() <= dict(table.columns).items():
+            with _explained(table.name):
+                opened.alter.add_columns(added)
         found = (_columns(opened), tuple(opened.metadata().partition_columns))
         if found != (dict(table.columns), table.partition_by):
             raise ContractViolation(

@@ -277,3 +277,32 @@ def test_asking_for_what_is_not_there_says_what_is(lake: Lake) -> None:
 def test_a_type_the_lake_does_not_keep_is_refused_at_creation(lake: Lake) -> None:
     with pytest.raises(ContractViolation, match="lake table odd"):
         lake.create(LakeTable(name="odd", columns={"n": pl.Int8()}))
+
+
+def test_a_table_that_lacks_columns_which_may_be_null_is_given_them(lake: Lake) -> None:
+    lake.append("numbers", numbers(1))
+    wider = LakeTable(name="numbers", columns={**NUMBERS.columns, "why": pl.String()}, required=("n",))
+
+    lake.create(wider)
+    lake.create(wider)
+    lake.append("numbers", numbers(2).with_columns(why=pl.lit("late")))
+
+    assert lake.read("numbers", columns=["n", "why"]).sort("n").rows() == [(1, None), (2, "late")]
+    assert lake.read("numbers", version=1).columns == list(NUMBERS.columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "required"),
+    [
+        ({**NUMBERS.columns, "why": pl.String()}, ("n", "why")),
+        ({"n": pl.Int64(), "at": INSTANT, "why": pl.String()}, ("n",)),
+        ({**NUMBERS.columns, "note": pl.Int64(), "why": pl.String()}, ("n",)),
+    ],
+)
+def test_no_other_change_of_a_table_is_made(
+    lake: Lake, columns: dict[str, pl.DataType], required: tuple[str, ...]
+) -> None:
+    with pytest.raises(ContractViolation, match="has columns"):
+        lake.create(LakeTable(name="numbers", columns=columns, required=required))
+
+    assert lake.read("numbers").columns == list(NUMBERS.columns)
