@@ -6,7 +6,7 @@
 
 ARGS ?=
 BIN := .venv/bin
-CODE := headway domains products assets orchestration serving streaming scripts tests
+CODE := headway domains products assets orchestration serving streaming scripts tests benchmarks
 # The first Python on PATH that has the right version.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$name && break; done)
@@ -45,8 +45,8 @@ check: setup ## format, lint, types, direction of imports, declared dependencies
 	@said=$$($(BIN)/deptry . 2>&1) || { echo "$$said"; exit 1; }
 	@echo 'check: format, lint, types, imports and dependencies hold'
 
-bench: setup ## list the benchmarks, or run one: make bench ARGS=NAME
-	@$(BIN)/python scripts/bench.py $(ARGS)
+bench: setup ## list the benchmarks, or run one: make bench ARGS=P9
+	@$(BIN)/headway bench $(ARGS)
 
 docs: setup ## check the links of the documents and the commands they show
 	@$(BIN)/python scripts/check_docs.py

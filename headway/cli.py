@@ -52,6 +52,7 @@ COMMANDS = (
     Entry("ledger", "streaming.audit:ledger_command", "account for every accepted event"),
     Entry("parity", "streaming.audit:parity_command", "recompute what predictions were served with"),
     Entry("letters", "streaming.audit:letters_command", "list dead letters with their reasons"),
+    Entry("bench", "headway.bench_command:bench_command", "list the benchmarks, or run one beside its peers"),
     Entry("doctor", "headway.doctor:doctor_command", "check this machine; each failing line names what mends it"),
 )
 

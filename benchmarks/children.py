@@ -1,0 +1,93 @@
+"""Processes of a benchmark: started in a folder of their own, waited for, and ended by the process that started them."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from headway.errors import PermanentFailure
+from headway.local.kafka import BrokerConfig, broker_command, broker_ready, format_storage
+from headway.local.processes import tied_to_parent
+from headway.settings import LOOPBACK, project_root
+
+_START_TIMEOUT_S = 60.0
+
+
+@contextlib.contextmanager
+def child(
+    name: str, command: Sequence[str], *, folder: Path, ready: Callable[[], bool], env: Mapping[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a process until the block ends; its output is in ``<folder>/<name>.log``.
+
+    Raises:
+        PermanentFailure: it ended, or was not ready within a minute.
+    """
+    log = folder / f"{name}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(project_root()), **(env or {})},
+            preexec_fn=tied_to_parent(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one thread here
+        )
+    try:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise PermanentFailure(f"{name}: not ready; it said {log.read_text(errors='replace')[-500:]}")
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def broker(folder: Path, *, heap_mb: int = 384) -> Iterator[str]:
+    """Run a broker of its own, with the stack's settings; give its address."""
+    port, controller = free_port(), free_port()
+    config = BrokerConfig(
+        data_dir=folder / "kafka", log_dir=folder / "log", port=port, controller_port=controller, heap_mb=heap_mb
+    )
+    format_storage(config)
+    with child("kafka", broker_command(config), folder=folder, ready=lambda: broker_ready(config.bootstrap)):
+        yield config.bootstrap
+
+
+def module(name: str, *arguments: object) -> list[str]:
+    """Give the command that runs one of our modules with this interpreter."""
+    return [sys.executable, "-m", name, *map(str, arguments)]
+
+
+def answers(port: int, path: str) -> Callable[[], bool]:
+    """Give a probe: whether this port of loopback answers HTTP for this path, below 500."""
+
+    def ready() -> bool:
+        link = http.client.HTTPConnection(LOOPBACK, port, timeout=1)
+        try:
+            link.request("GET", path)
+            return link.getresponse().status < http.HTTPStatus.INTERNAL_SERVER_ERROR
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            link.close()
+
+    return ready
+
+
+def free_port() -> int:
+    """Return a port nothing listens on now."""
+    with socket.create_server((LOOPBACK, 0)) as found:
+        return int(found.getsockname()[1])
