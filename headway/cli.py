@@ -44,6 +44,7 @@ COMMANDS = (
     Entry("restart", "headway.local.commands:restart_command", "stop one process of the stack and start it again"),
     Entry("pause", "headway.local.commands:pause_command", "stop one process of the stack and leave it stopped"),
     Entry("resume", "headway.local.commands:resume_command", "start a paused process again"),
+    Entry("scale", "headway.local.scale_command:scale_command", "show or set how many instances of a stream job run"),
     Entry("reset", "headway.local.commands:reset_command", "stop the stack and erase its state folder"),
     Entry("demo", "orchestration.demo.command:demo_command", "run the whole loop on real flights, and tell it"),
     Entry("replay", "streaming.commands:replay_command", "play history through the Collector in lock-step"),

@@ -12,12 +12,16 @@ PARTITIONS_OWNED = Gauge(
 
 
 class Health:
-    """Serves the health of one job; ready from the first assignment on, an empty one included."""
+    """Serves the health of one job; ready from the first assignment on, an empty one included.
+
+    ``port`` 0 lets the system choose; the attribute then says which it took.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self.ready = threading.Event()
         handler = type("Handler", (_Handler,), {"ready": self.ready})
         self._server = ThreadingHTTPServer((host, port), handler)
+        self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
     def close(self) -> None:

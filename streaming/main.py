@@ -1,20 +1,24 @@
 """One stream job as a process: ``python -m streaming.main JOB [--domain NAME] [--instance N]``.
 
 The composition root of streaming: it reads settings, builds adapters, and runs the loop until SIGTERM or SIGINT, after
-which the batch under way is finished and the group is left.
+which the batch under way is finished and the group is left. Instance 0 answers for its health on the job's own port;
+give another one ``--health-port``, 0 for any that is free, and ``--announce FILE`` to say which it took.
 """
 
 import argparse
+import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import structlog
 
 from domains.catalogue import all_domains, find_domain
 from headway.adapters.kafka_log import KafkaEventLog
 from headway.adapters.kafka_reader import KafkaReader
+from headway.announcement import Announcement
 from headway.contracts import Domain
 from headway.logs import configure_logging
 from headway.ports import TopicPartition
@@ -27,14 +31,13 @@ from streaming.runtime import partitions_of
 _LOG = structlog.get_logger()
 
 
-def run(name: str, *, domain: Domain, instance: int, settings: Settings) -> None:
+def run(name: str, *, domain: Domain, instance: int, health: Health, settings: Settings) -> None:
     """Run one job until it is told to stop."""
     job = find_job(name)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     products = tuple(sorted(p.name for p in all_products().values() if p.domain.name == domain.name))
-    health = Health(LOOPBACK, settings.ports.job_first + [each.name for each in JOBS].index(name))
     reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
     context = Context(
         domain=domain,
@@ -82,10 +85,20 @@ def main() -> int:
     parser.add_argument("job", choices=[job.name for job in JOBS])
     parser.add_argument("--domain", default=None, help="default: the only domain there is")
     parser.add_argument("--instance", type=int, default=0, help="number of this instance, stable across restarts")
+    parser.add_argument("--health-port", type=int, help="default: the job's own; 0 takes any that is free")
+    parser.add_argument("--announce", type=Path, metavar="FILE", help="write there which port answers for its health")
     arguments = parser.parse_args()
     configure_logging(f"job-{arguments.job}")
+    settings = Settings()
+    port = arguments.health_port
+    if port is None:
+        port = settings.ports.job_first + [each.name for each in JOBS].index(arguments.job)
+    health = Health(LOOPBACK, port)
+    if arguments.announce is not None:
+        name = arguments.announce.stem
+        Announcement(name=name, host=LOOPBACK, port=health.port, pid=os.getpid()).write(arguments.announce)
     domain = find_domain(arguments.domain) if arguments.domain else next(iter(all_domains().values()))
-    run(arguments.job, domain=domain, instance=arguments.instance, settings=Settings())
+    run(arguments.job, domain=domain, instance=arguments.instance, health=health, settings=settings)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The one-machine stack as a whole: up, down, status, reset; and one process of it: restart, pause, resume.
+"""The one-machine stack as a whole: up, down, status, reset; and one process of it: restart, pause, resume, scale.
 
 Progress is told through ``say``, line by line; results are plain values. What bites: `up` gives the daemon the resolved
 settings as environment variables, so everything in the stack sees the same ports, whatever else is set.
@@ -7,20 +7,22 @@ settings as environment variables, so everything in the stack sees the same port
 import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from headway.announcement import read_announcement
 from headway.clock import monotonic_s
 from headway.errors import PermanentFailure, TransientFailure
 from headway.local.background import SupervisorLog, environment_of, start_daemon, supervisor_log
 from headway.local.control import ControlSocket, Message, ask
+from headway.local.instances import Instances
 from headway.local.keeper import run_kept
 from headway.local.plan import Process
 from headway.local.ports import holders
 from headway.local.processes import identify, is_alive, own_id
-from headway.local.stack import PARTS, Part, choose
+from headway.local.stack import PARTS, Part, announcements, choose
 from headway.local.state import claim, clean_stale, erase, forget, held, is_held, record, recorded
 from headway.local.supervisor import Supervisor
 from headway.settings import Settings
@@ -64,9 +66,11 @@ def run(settings: Settings, *, only: Sequence[str], say: Say) -> int:
     chosen = choose(only, parts=PARTS)
     prepare(settings, chosen, say=say)
     processes = [process for part in chosen for process in part.processes(settings)]
+    scalable = [each for part in chosen for each in part.scalable(settings)]
+    instances = Instances(scalable, file=settings.state / "instances.json")
     with held(settings.state):
         try:
-            return run_kept(lambda: _supervise(settings, processes, keeper=os.getppid(), say=say))
+            return run_kept(lambda: _supervise(settings, processes, instances, keeper=os.getppid(), say=say))
         finally:
             forget(settings)
 
@@ -99,7 +103,8 @@ def status(settings: Settings) -> dict[str, Any]:
     try:
         answer = ask(_control(settings), {"do": "status"})
     except TransientFailure:
-        answer = {"phase": "starting" if is_held(settings.state) else "down", "problem": None, "processes": []}
+        phase = "starting" if is_held(settings.state) else "down"
+        answer = {"phase": phase, "problem": None, "processes": [], "instances": {}}
     names = {process["name"] for process in answer["processes"]}
     running = [part for part in PARTS if names & {process.name for process in part.processes(settings)}]
     return {
@@ -107,7 +112,10 @@ def status(settings: Settings) -> dict[str, Any]:
         **answer,
         "parts": [part.name for part in running],
         "links": {part.name: link for part in running if (link := part.link(settings)) is not None},
-        "ports": {name: getattr(settings.ports, name) for part in running for name in part.ports},
+        "ports": {
+            **{name: getattr(settings.ports, name) for part in running for name in part.ports},
+            **_announced(settings, names),
+        },
     }
 
 
@@ -128,6 +136,42 @@ def direct(settings: Settings, what: Literal["restart", "pause", "resume"], name
             )
         time.sleep(_POLL_S)
         process = _process(ask(_control(settings), {"do": "status"}), name)
+
+
+def scale(settings: Settings, name: str, instances: int | None, *, held: bool, within_s: float) -> dict[str, Any]:
+    """Set how many instances of a process are wanted and who decides it; return its counts once as many are ready.
+
+    ``instances`` None leaves the number. The number is kept over restarts of the stack.
+
+    Raises:
+        TransientFailure: no stack is up, or it took longer than ``within_s``.
+        PermanentFailure: there is no such process, it cannot have so many, or a person holds another number.
+    """
+    deadline = monotonic_s() + within_s
+    request = {"do": "scale", "name": name, "instances": instances, "held": held}
+    counts = ask(_control(settings), request)["instances"][name]
+    while counts["ready"] != counts["instances"]:
+        if monotonic_s() > deadline:
+            raise TransientFailure(
+                f"{name}: after {within_s:.0f} s {counts['ready']} of {counts['instances']} instances are ready. "
+                f"See {settings.state / 'log'}/{name}-*.log."
+            )
+        time.sleep(_POLL_S)
+        counts = ask(_control(settings), {"do": "status"})["instances"][name]
+    return dict(counts)
+
+
+def instances(settings: Settings, name: str | None) -> dict[str, dict[str, Any]]:
+    """Return the counts of instances by process, of all or of the one that is named.
+
+    Raises:
+        TransientFailure: no stack is up.
+        PermanentFailure: there is no such process.
+    """
+    counts: dict[str, dict[str, Any]] = ask(_control(settings), {"do": "status"})["instances"]
+    if name is not None and name not in counts:
+        raise PermanentFailure(f"{name}: wanted a process that may have several instances, one of {', '.join(counts)}")
+    return {each: count for each, count in counts.items() if name in (None, each)}
 
 
 def reset(settings: Settings, *, say: Say) -> dict[str, Any]:
@@ -205,7 +249,7 @@ def _until_ready(settings: Settings, *, told: SupervisorLog, alive: Callable[[],
         time.sleep(_POLL_S)
 
 
-def _supervise(settings: Settings, processes: Sequence[Process], *, keeper: int, say: Say) -> int:
+def _supervise(settings: Settings, processes: Sequence[Process], instances: Instances, *, keeper: int, say: Say) -> int:
     own = {"keeper": identify(keeper), "supervisor": own_id()}
 
     def remember(facts: Message) -> None:
@@ -220,6 +264,7 @@ def _supervise(settings: Settings, processes: Sequence[Process], *, keeper: int,
     try:
         return Supervisor(
             processes,
+            instances=instances,
             log_dir=settings.state / "log",
             environment={
                 **environment_of(settings),
@@ -239,6 +284,11 @@ def _supervise(settings: Settings, processes: Sequence[Process], *, keeper: int,
 
 def _control(settings: Settings) -> Path:
     return settings.sockets / "control.sock"
+
+
+def _announced(settings: Settings, names: Collection[str]) -> dict[str, int]:
+    files = [announcements(settings) / f"{name}.json" for name in sorted(names)]
+    return {said.name: said.port for said in map(read_announcement, files) if said is not None}
 
 
 def _process(facts: Message, name: str) -> dict[str, Any]:

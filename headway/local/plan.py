@@ -19,6 +19,7 @@ class Process:
     ``command`` prepares what the process needs (files, folders) and gives its argv; it is called before every start.
     ``ready`` says whether it does its work; None makes it a task: it is done when it has ended with exit code 0.
     ``stop_timeout_s`` is for flushing: after it the whole group is killed. ``restart`` is about crashes after readiness.
+    A ``vital`` process that never becomes ready ends the stack; another is tried for as long as it is wanted.
     """
 
     name: str
@@ -30,6 +31,20 @@ class Process:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 5.0
     restart: Literal["always", "never"] = "always"
+    vital: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scalable:
+    """A process of which several instances may run: ``instance(0)`` belongs to the stack, the others come and go.
+
+    ``most`` instances have work to do; ``limit`` says in words why another would have none.
+    """
+
+    name: str
+    instance: Callable[[int], Process]
+    most: int
+    limit: str
 
 
 def backoff_s(failures: int) -> float:

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headway.announcement import read_announcement
 from headway.errors import ContractViolation
 from headway.local.jars import KAFKA, ensure_bundle
 from headway.local.kafka import BrokerConfig, broker_command, broker_ready, format_storage
-from headway.local.plan import Process
+from headway.local.plan import Process, Scalable
 from headway.local.valkey import valkey_command, valkey_ready
 from headway.settings import LOOPBACK, Settings, project_root
+from headway.topics import PARTITIONS
 
 _PROBE_TIMEOUT_S = 1.0
 
@@ -31,7 +33,8 @@ class Part:
 
     ``group`` is what ``--only`` may name instead of the part. ``needs`` names other parts, which are started with it.
     ``ports`` are fields of `headway.settings.Ports`. ``fetch`` downloads what the part needs and the environment does
-    not hold. ``page`` is a path a person may open, on the first of ``ports``.
+    not hold. ``page`` is a path a person may open, on the first of ``ports``. ``scalable`` names those of its processes
+    that may have several instances.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Part:
     needs: tuple[str, ...] = ()
     fetch: Callable[[], object] | None = None
     page: str | None = None
+    scalable: Callable[[Settings], Sequence[Scalable]] = lambda _: ()
 
     def port_numbers(self, settings: Settings) -> tuple[int, ...]:
         """The ports it listens on."""
@@ -277,19 +281,51 @@ STREAM_JOBS = ("enricher", "features-fan-out", "features-aggregate", "online-wri
 
 
 def _streams(settings: Settings) -> list[Process]:
-    env = settings.environment()
-    topics = Process(name="topics", command=lambda: module("streaming.provision"), env=env, ready=None)
-    jobs = [
-        Process(
+    topics = Process(
+        name="topics", command=lambda: module("streaming.provision"), env=settings.environment(), ready=None
+    )
+    return [topics, *(_job(settings, name, 0) for name in STREAM_JOBS)]
+
+
+def _scalable_jobs(settings: Settings) -> list[Scalable]:
+    return [
+        Scalable(
             name=name,
-            command=lambda name=name: module("streaming.main", name),  # type: ignore[misc]  # bound per job
-            env=env,
-            ready=answers(settings.ports.job_first + place, "/readyz"),
-            depends_on=("topics",),
+            instance=lambda number, name=name: _job(settings, name, number),  # type: ignore[misc]  # bound per job
+            most=PARTITIONS,
+            limit=f"its topics have {PARTITIONS} partitions each, and an instance beyond them would idle.",
         )
-        for place, name in enumerate(STREAM_JOBS)
+        for name in STREAM_JOBS
     ]
-    return [topics, *jobs]
+
+
+def _job(settings: Settings, name: str, instance: int) -> Process:
+    """One instance of a job: the first at its own port, another at a port it chooses and announces."""
+    command = module("streaming.main", name, "--instance", instance)
+    env, depends_on = settings.environment(), ("topics",)
+    if instance == 0:
+        port = settings.ports.job_first + STREAM_JOBS.index(name)
+        return Process(
+            name=name, command=lambda: command, env=env, ready=answers(port, "/readyz"), depends_on=depends_on
+        )
+    announced = announcements(settings) / f"{name}-{instance}.json"
+
+    def prepared() -> list[str]:
+        announced.unlink(missing_ok=True)
+        return [*command, "--health-port", "0", "--announce", str(announced)]
+
+    def ready() -> bool:
+        said = read_announcement(announced)
+        return said is not None and answers(said.port, "/readyz")()
+
+    return Process(
+        name=f"{name}-{instance}", command=prepared, env=env, ready=ready, depends_on=depends_on, vital=False
+    )
+
+
+def announcements(settings: Settings) -> Path:
+    """Where processes that chose their own ports say which."""
+    return settings.state / "jobs"
 
 
 def _folder(path: Path) -> Path:
@@ -306,7 +342,14 @@ PARTS: tuple[Part, ...] = (
         fetch=lambda: ensure_bundle(KAFKA),
     ),
     Part(name="valkey", group="features", processes=_valkey, ports=("valkey",)),
-    Part(name="streams", group="events", processes=_streams, ports=("job_first",), needs=("kafka", "valkey")),
+    Part(
+        name="streams",
+        group="events",
+        processes=_streams,
+        ports=("job_first",),
+        needs=("kafka", "valkey"),
+        scalable=_scalable_jobs,
+    ),
     Part(name="mlflow", group="training", processes=_mlflow, ports=("mlflow",), page="/"),
     Part(
         name="dagster",

@@ -9,10 +9,7 @@ What bites: one thread does everything, so a ``command`` or ``ready`` that takes
 
 import os
 import selectors
-import signal
-import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +17,11 @@ from headway.clock import monotonic_s
 from headway.errors import HeadwayError, PermanentFailure
 from headway.local.child import MET, Child, State
 from headway.local.control import ControlSocket, Message
+from headway.local.instances import Instances
 from headway.local.keeper import sweep
 from headway.local.plan import Process, backoff_s, start_order
 from headway.local.processes import become_subreaper
+from headway.local.wakeup import stop_signals
 
 # A broken configuration shows at once; the other tries are for a port in TIME_WAIT and for a slow disk.
 START_ATTEMPTS = 3
@@ -39,9 +38,10 @@ class Supervisor:
 
     Args:
         processes: what to keep, in any order.
+        instances: which of them may run several times, and how often each is wanted.
         log_dir: gets ``<name>.log`` for each.
         environment: all that a process sees besides its own ``env``.
-        control: where status, stop, restart, pause and resume are asked for.
+        control: where status, stop, restart, pause, resume and scale are asked for.
         say: told each step in words.
         record: told the status whenever a process changes state.
     """
@@ -50,13 +50,16 @@ class Supervisor:
         self,
         processes: Iterable[Process],
         *,
+        instances: Instances,
         log_dir: Path,
         environment: Mapping[str, str],
         control: ControlSocket,
         say: Callable[[str], None],
         record: Callable[[Message], None],
     ) -> None:
-        self._children = {p.name: Child(p, log_file=log_dir / f"{p.name}.log") for p in start_order(processes)}
+        self._instances = instances
+        self._log_dir = log_dir
+        self._children = {p.name: self._child(p) for p in start_order([*processes, *instances.extra().values()])}
         self._environment = environment
         self._control = control
         self._say = say
@@ -70,7 +73,7 @@ class Supervisor:
     def run(self) -> int:
         """Start everything, keep it, stop it when told to. Exit code 0 unless something never became ready."""
         become_subreaper()
-        with _signals() as (wakeup, stops), selectors.DefaultSelector() as selector:
+        with stop_signals() as (wakeup, stops), selectors.DefaultSelector() as selector:
             selector.register(wakeup, selectors.EVENT_READ)
             selector.register(self._control, selectors.EVENT_READ)
             while self._phase != "stopping" or any(child.running for child in self._children.values()):
@@ -85,6 +88,7 @@ class Supervisor:
                 if stops:
                     self._begin_stop()
                 self._reap()
+                self._match_instances()
         sweep()
         self._record(self.status())
         self._say(f"stopped in {monotonic_s() - self._stop_began:.1f} s")
@@ -98,10 +102,14 @@ class Supervisor:
             "pid": os.getpid(),
             "up_s": round(monotonic_s() - self._began, 1),
             "processes": [child.describe() for child in self._children.values()],
+            "instances": self._instances.describe(
+                name for name, child in self._children.items() if child.state == "ready"
+            ),
         }
 
     def _tell(self) -> None:
-        if self._phase == "starting" and all(child.state in MET for child in self._children.values()):
+        vital = (child for child in self._children.values() if child.spec.vital)
+        if self._phase == "starting" and all(child.state in MET for child in vital):
             self._phase = "ready"
             self._changed = True
             self._say(f"all ready after {monotonic_s() - self._began:.1f} s")
@@ -186,8 +194,8 @@ class Supervisor:
             self._failed(child, how)
 
     def _refused(self, child: Child, error: PermanentFailure) -> None:
-        """Say once what another start cannot mend; a part that has been ready before is tried again all the same."""
-        if child.ready_after_s is not None or self._phase == "stopping":
+        """Say once what another start cannot mend; what has been ready before is tried again all the same."""
+        if child.ready_after_s is not None or not child.spec.vital or self._phase == "stopping":
             self._failed(child, f"could not be started: {error}")
             return
         child.last_end = str(error)
@@ -204,7 +212,7 @@ class Supervisor:
         name, was_ready = child.spec.name, child.ready_after_s is not None
         if self._phase == "stopping":
             self._enter(child, "stopped")
-        elif not was_ready and child.failures >= START_ATTEMPTS:
+        elif child.spec.vital and not was_ready and child.failures >= START_ATTEMPTS:
             self._enter(child, "failed")
             self._problem = (
                 f"{name}: {how}, {child.failures} times before it was ready. {child.log_file} ends:{child.last_words()}"
@@ -261,8 +269,10 @@ class Supervisor:
                 return self.status()
             case "restart" | "pause" | "resume" as what:
                 return self._direct(what, str(request.get("name")))
+            case "scale":
+                return self._scale(str(request.get("name")), request.get("instances"), held=request.get("held") is True)
             case other:
-                return {"error": f"got the request {other!r}, wanted status, stop, restart, pause or resume"}
+                return {"error": f"got the request {other!r}, wanted status, stop, restart, pause, resume or scale"}
 
     def _direct(self, what: Literal["restart", "pause", "resume"], name: str) -> Message:
         child = self._children.get(name)
@@ -282,24 +292,35 @@ class Supervisor:
             self._enter(child, after_stop)
         return self.status()
 
+    # Instances that come and go.
 
-@contextmanager
-def _signals() -> Iterator[tuple[socket.socket, list[int]]]:
-    """Give a socket that wakes a selector at each signal, and the list of stop signals received so far."""
-    stops: list[int] = []
-    reading, writing = socket.socketpair()
-    handlers = dict.fromkeys(
-        (signal.SIGTERM, signal.SIGINT, signal.SIGHUP), lambda number, _frame: stops.append(number)
-    )
-    handlers[signal.SIGCHLD] = lambda _number, _frame: None
-    with reading, writing:
-        for end in (reading, writing):
-            end.setblocking(False)
-        former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        former_wakeup = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    def _scale(self, name: str, instances: int | None, *, held: bool) -> Message:
+        if self._phase == "stopping":
+            return {"error": f"{name}: everything is being stopped; start it again with `headway up`"}
         try:
-            yield reading, stops
-        finally:
-            signal.set_wakeup_fd(former_wakeup)
-            for number, handler in former.items():
-                signal.signal(number, handler)
+            self._instances.want(name, instances, held=held)
+        except PermanentFailure as refusal:
+            return {"error": str(refusal)}
+        self._match_instances()
+        return self.status()
+
+    def _match_instances(self) -> None:
+        """Add what is wanted and not there, ask what is no longer wanted to stop, forget it when it has."""
+        if self._phase == "stopping":
+            return
+        wanted = self._instances.extra()
+        for name, process in wanted.items():
+            if name not in self._children:
+                self._children[name] = self._child(process)
+            elif self._children[name].after_stop == "stopped":  # on its way out, and wanted again
+                self._children[name].after_stop = "waiting"
+        for name in (self._children.keys() & self._instances.possible) - wanted.keys():
+            child = self._children[name]
+            if not child.running:
+                del self._children[name]
+                self._changed = True
+            elif child.state != "stopping" or child.after_stop != "stopped":
+                self._ask_to_stop(child, after_stop="stopped")
+
+    def _child(self, process: Process) -> Child:
+        return Child(process, log_file=self._log_dir / f"{process.name}.log")

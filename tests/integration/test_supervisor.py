@@ -71,12 +71,13 @@ import json, os, sys
 from pathlib import Path
 from headway.errors import PermanentFailure
 from headway.local.control import ControlSocket, write_whole
+from headway.local.instances import Instances
 from headway.local.keeper import run_kept
-from headway.local.plan import Process
+from headway.local.plan import Process, Scalable
 from headway.local.supervisor import Supervisor
 
 folder = Path(sys.argv[1])
-def process(name, code, depends_on=(), task=False, lacks=None, **other):
+def process(name, code, depends_on=(), task=False, lacks=None, most=1, **other):
     ready_file = folder / f"{name}.ready"
     def command():
         if lacks is not None:
@@ -87,12 +88,21 @@ def process(name, code, depends_on=(), task=False, lacks=None, **other):
     ready = None if task else ready_file.exists
     return Process(name=name, command=command, ready=ready, env=env, depends_on=tuple(depends_on), **other)
 
+def scalable(given):
+    def instance(number):
+        name = given["name"] if number == 0 else f"{given['name']}-{number}"
+        return process(**{**given, "name": name, "vital": number == 0})
+    return Scalable(name=given["name"], instance=instance, most=given["most"], limit="no more have work")
+
+given = json.loads(sys.argv[2])
+instances = Instances([scalable(each) for each in given if "most" in each], file=folder / "instances.json")
+
 def work():
     control = ControlSocket(folder / "control.sock")
     try:
         return Supervisor(
-            [process(**given) for given in json.loads(sys.argv[2])],
-            log_dir=folder, environment={**os.environ, "HEADWAY_TEST": str(folder)}, control=control,
+            [process(**each) for each in given],
+            instances=instances, log_dir=folder, environment={**os.environ, "HEADWAY_TEST": str(folder)}, control=control,
             say=lambda line: print(line, flush=True),
             record=lambda facts: write_whole(folder / "record.json", json.dumps(facts)),
         ).run()
@@ -124,6 +134,21 @@ class Stack:
 
     def ask(self, do: str, name: str | None = None) -> dict[str, Any]:
         return ask(self.folder / "control.sock", {"do": do, "name": name})
+
+    def scale(self, name: str, instances: int | None, *, held: bool) -> dict[str, Any]:
+        request = {"do": "scale", "name": name, "instances": instances, "held": held}
+        return ask(self.folder / "control.sock", request)
+
+    def until_ready_instances(self, name: str, count: int) -> set[str]:
+        """Wait until so many are ready and no other is there; give their names."""
+
+        def settled() -> bool:
+            facts = self.ask("status")
+            states = [each["state"] for each in facts["processes"]]
+            return bool(facts["instances"][name]["ready"] == count and states == ["ready"] * count)
+
+        until(settled)
+        return {each["name"] for each in self.ask("status")["processes"]}
 
     def process(self, name: str) -> dict[str, Any]:
         return next(each for each in self.ask("status")["processes"] if each["name"] == name)
@@ -350,3 +375,72 @@ def test_ctrl_c_and_a_closed_terminal_stop_in_order(stack: Stack, number: signal
 
     assert stack.wait() == 0
     assert stack.notes() == [("log", "started"), ("log", "flushed")]
+
+
+def test_instances_are_added_and_taken_away_while_the_others_run(stack: Stack) -> None:
+    stack.start({"name": "job", "code": POLITE, "most": 4})
+    stack.until_ready()
+    first = stack.process("job")["pid"]
+
+    stack.scale("job", 3, held=False)
+    three = stack.until_ready_instances("job", 3)
+    stack.scale("job", 1, held=False)
+    one = stack.until_ready_instances("job", 1)
+
+    assert (three, one) == ({"job", "job-1", "job-2"}, {"job"})
+    assert stack.process("job")["pid"] == first
+    assert {name for name, what in stack.notes() if what == "flushed"} == {"job-1", "job-2"}
+
+
+def test_an_instance_on_its_way_out_that_is_wanted_again_comes_back(stack: Stack) -> None:
+    stack.start({"name": "job", "code": POLITE, "most": 2})
+    stack.until_ready()
+    stack.scale("job", 2, held=False)
+    stack.until_ready_instances("job", 2)
+    pid = stack.process("job-1")["pid"]
+
+    stack.scale("job", 1, held=False)
+    stack.scale("job", 2, held=False)
+
+    until(lambda: stack.process("job-1")["pid"] not in (None, pid))
+    stack.until_ready_instances("job", 2)
+
+
+def test_the_number_of_instances_outlives_the_supervisor(stack: Stack) -> None:
+    stack.start({"name": "job", "code": POLITE, "most": 4})
+    stack.until_ready()
+    stack.scale("job", 2, held=True)
+    stack.until_ready_instances("job", 2)
+    stack.ask("stop")
+    stack.wait()
+    stack.keeper.stdout.close()  # type: ignore[union-attr]  # a pipe by its start
+
+    stack.start({"name": "job", "code": POLITE, "most": 4})
+    stack.until_ready()
+
+    assert stack.until_ready_instances("job", 2) == {"job", "job-1"}
+    assert stack.ask("status")["instances"] == {"job": {"instances": 2, "held": True, "ready": 2, "most": 4}}
+
+
+def test_more_instances_than_have_work_are_refused_and_nothing_changes(stack: Stack) -> None:
+    stack.start({"name": "job", "code": POLITE, "most": 2}, {"name": "log", "code": POLITE})
+    stack.until_ready()
+
+    for instances in (0, 3):
+        with pytest.raises(PermanentFailure, match=f"got {instances} instances, wanted 1 to 2: no more have work"):
+            stack.scale("job", instances, held=True)
+    with pytest.raises(PermanentFailure, match=r"'log'.*found: job"):
+        stack.scale("log", 2, held=True)
+
+    assert stack.ask("status")["instances"]["job"] == {"instances": 1, "held": False, "ready": 1, "most": 2}
+
+
+def test_an_extra_instance_that_never_gets_ready_is_tried_again_and_stops_nothing(stack: Stack) -> None:
+    broken = "sys.exit(3) if os.environ['HEADWAY_PART'] == 'job-1' else None" + POLITE
+    stack.start({"name": "job", "code": broken, "most": 2})
+    stack.until_ready()
+
+    stack.scale("job", 2, held=False)
+
+    until(lambda: stack.process("job-1")["restarts"] > 3)
+    assert (stack.ask("status")["phase"], stack.process("job")["state"]) == ("ready", "ready")
