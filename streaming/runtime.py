@@ -6,6 +6,7 @@ Sinks outside Kafka are idempotent on their own and write before the offsets are
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -39,6 +40,17 @@ class Handler(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Flushed:
+    """What a sink has dealt with: messages that are safe to commit, and letters for those its store refused for good.
+
+    Offsets and letters go into one transaction, so a record is in the store or is a letter, never both or neither.
+    """
+
+    messages: Sequence[Message]
+    letters: Sequence[Record] = ()
+
+
 class Sink(Protocol):
     """Writes messages outside Kafka; every write is idempotent, so a repeat after a crash changes nothing."""
 
@@ -50,8 +62,8 @@ class Sink(Protocol):
         """Whether the buffer is old or large enough to be written."""
         ...
 
-    def flush(self) -> Sequence[Message]:
-        """Write the buffer and return the messages that are now safe to commit."""
+    def flush(self) -> Flushed:
+        """Write the buffer and return what is now safe to commit."""
         ...
 
     def drop(self) -> None:
@@ -135,9 +147,9 @@ class SinkWorker:
 
     def _write(self, log: EventLog) -> None:
         try:
-            written = self._sink.flush()
-            if written:
-                log.commit(written, [])
+            flushed = self._sink.flush()
+            if flushed.messages:
+                log.commit(flushed.messages, flushed.letters)
         except TransientFailure as failure:
             _LOG.warning("sink not written; reading again", reason=str(failure))
             self._sink.drop()

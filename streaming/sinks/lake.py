@@ -31,6 +31,7 @@ from headway.topics import (
     features_topic,
     predictions_topic,
 )
+from streaming.runtime import Flushed
 
 # A Delta commit costs 20-50 ms and one file per partition value: seconds of buffering keep both rare.
 FLUSH_AGE_S = 3.0
@@ -71,7 +72,7 @@ class LakeSink:
             len(self._buffer) >= FLUSH_MESSAGES or now_s - self._oldest_s >= FLUSH_AGE_S
         )
 
-    def flush(self) -> Sequence[Message]:
+    def flush(self) -> Flushed:
         """Write the buffer, one commit per table, and return its messages."""
         by_place: dict[tuple[str, int], list[Message]] = {}
         for message in self._buffer:
@@ -89,7 +90,7 @@ class LakeSink:
             self._lake.append_each_once(table, each)
             _LOG.info("loaded", table=table, rows=sum(rows.height for _, rows in each.values()))
         written, self._buffer, self._oldest_s = self._buffer, [], None
-        return written
+        return Flushed(messages=written)
 
     def drop(self) -> None:
         """Forget the buffer."""

@@ -12,6 +12,7 @@ from headway.features.wire import decode_row
 from headway.ports import Message
 from headway.ticks import is_watermark, tick_us_of
 from headway.topics import PARTITIONS, features_topic
+from streaming.runtime import Flushed
 
 
 class OnlineSink:
@@ -35,7 +36,7 @@ class OnlineSink:
         """Whether anything waits to be written."""
         return bool(self._buffer)
 
-    def flush(self) -> Sequence[Message]:
+    def flush(self) -> Flushed:
         """Write rows, then watermarks; return the messages written."""
         rows: list[OnlineRow] = []
         watermarks: dict[str, dict[int, int]] = {}
@@ -51,7 +52,7 @@ class OnlineSink:
         for name, partitions in watermarks.items():
             self._writer.write_watermarks(name, partitions, PARTITIONS)
         written, self._buffer = self._buffer, []
-        return written
+        return Flushed(messages=written)
 
     def drop(self) -> None:
         """Forget the buffer."""
