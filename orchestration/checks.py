@@ -1,31 +1,46 @@
 """The ledger as an asset check: what only a reader of the stream can settle, shown on the lake's events (S13)."""
 
-from itertools import islice
-
 import dagster as dg
+import polars as pl
 
 from assets.resources import LakeResource, LogResource
-from headway.ledger import Ledger
+from headway.ledger import DIFFERENCES, JUDGED_HOURS, Ledger
 
-_SHOWN = 20
+_SHOWN = 50
+_HOURS_SHOWN = 48
+Told = dict[str, dg.TableMetadataValue | int | str | list[str]]
 
 
 def read_ledger_check(lake: LakeResource, log: LogResource) -> dg.AssetCheckResult:
-    """Settle the account of the whole log and say whether it balances, naming what does not."""
+    """Settle the account of the log's newest hours and say whether it balances, naming what does not."""
     from streaming.accounts import read_ledger
 
     reader = log.reader()
     try:
-        ledger = read_ledger(reader, lake.open())
+        ledger = read_ledger(reader, lake.open(), hours=JUDGED_HOURS)
     finally:
         reader.close()
-    return dg.AssetCheckResult(passed=ledger.balanced, severity=dg.AssetCheckSeverity.ERROR, metadata=_told(ledger))
+    return dg.AssetCheckResult(
+        passed=ledger.balanced, severity=dg.AssetCheckSeverity.ERROR, metadata=told_of_ledger(ledger)
+    )
 
 
-def _told(ledger: Ledger) -> dict[str, int | list[str]]:
-    counts: dict[str, int | list[str]] = {
+def told_of_ledger(ledger: Ledger) -> Told:
+    """Return totals, a table by hour, and a table that names the records that are not as they should be."""
+    unread = [] if ledger.searched else ["search"]
+    hours = ledger.hours.group_by("hour").sum().drop("partition", *unread).sort("hour").tail(_HOURS_SHOWN)
+    told: Told = {
         name: getattr(ledger, name) for name in ("raw", "enriched", "letters", "duplicates", "in_flight", "lake")
     }
-    for name in ("lost", "twice", "invented", "not_in_lake", "surplus_in_lake"):
-        counts[name] = [str(case) for case in islice(getattr(ledger, name), _SHOWN)]
-    return counts
+    told["search"] = "no search node answers, so the documents were not compared" if unread else ledger.search or 0
+    told["by_hour"] = _table(hours.with_columns(pl.col("hour").dt.to_string("%Y-%m-%d %H:00")))
+    told |= {what: n for what in DIFFERENCES if (n := ledger.count(what))}
+    if ledger.differences.height:
+        told["named"] = _table(ledger.differences.head(_SHOWN).drop("hour"))
+    if ledger.lost_files:
+        told["lost_files"] = list(ledger.lost_files)
+    return told
+
+
+def _table(rows: pl.DataFrame) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows.to_dicts()])

@@ -1,38 +1,58 @@
-"""The books of the event plane, read from the log, the lake and the online store: ledger and watermarks."""
+"""The books of the event plane, read from the log, the lake and the search index: what the ledger settles; watermarks.
 
-from collections.abc import Callable, Sequence
+Records become columns in chunks, so that a long log costs the memory of its ids and not of its events.
+"""
 
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
 import polars as pl
 
 from headway.adapters.delta import Lake
 from headway.adapters.redis_online import OnlineWriter
+from headway.clock import from_us, parse_instant_us
 from headway.errors import InputRejected
-from headway.events import parse_event
 from headway.features.definitions import FeatureView
-from headway.ledger import Ledger, Place, RawRecord, settle
-from headway.letters import letter_of
+from headway.ledger import EFFECT_SCHEMA, LETTER_SCHEMA, RAW_SCHEMA, Books, Ledger, settle
+from headway.letters import LETTER_ID_HEADER, letter_of
 from headway.ports import LogReader, Message
 from headway.ticks import header, is_tick
 from headway.topics import EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS, EVENTS_RAW
 
+_CHUNK = 50_000
+_HOUR_MS = 3_600_000
 
-def read_ledger(reader: LogReader, lake: Lake) -> Ledger:
-    """Return the account of everything events.raw holds now."""
-    enriched = [
-        Place(message.partition, int(header(message, "raw_offset") or b""))
-        for message in reader.read(EVENTS_ENRICHED)
-        if not is_tick(message)
-    ]
-    letters = [letter_of(message) for message in reader.read(EVENTS_ENRICHED_LETTERS)]
-    # A sink letter's event is in events.enriched and counted there (S13, S22).
-    verdicts = [letter for letter in letters if letter.kind == "enriched"]
-    streamed = lake.read("events", columns=["raw_partition", "raw_offset"], predicate=pl.col("topic").is_not_null())
-    return settle(
-        [_raw_record(message) for message in reader.read(EVENTS_RAW) if not is_tick(message)],
-        enriched=enriched,
-        letters=[Place(letter.partition or 0, letter.offset or 0) for letter in verdicts],
-        lake=[Place(partition, offset) for partition, offset in streamed.iter_rows()],
+
+class _Stamp(msgspec.Struct):
+    """What the ledger reads of an event; everything else is skipped, not built."""
+
+    id: str
+    source: str
+    receivedat: str | None = None
+
+
+_STAMP = msgspec.json.Decoder(_Stamp)
+
+
+def read_ledger(reader: LogReader, lake: Lake, *, hours: int) -> Ledger:
+    """Return the account of the newest hours of events.raw, as everything stands now."""
+    return settle(read_books(reader, lake), hours=hours)
+
+
+def read_books(reader: LogReader, lake: Lake) -> Books:
+    """Return everything the ledger is settled from."""
+    # Effects first: what is written meanwhile is then a raw record in flight, and never an effect without a cause.
+    rows, lost_files = lake.read_what_is_left(
+        "events", columns=["raw_partition", "raw_offset", "source", "id", "topic", "partition", "offset"]
     )
+    letters = frame_of(map(_letter, reader.read(EVENTS_ENRICHED_LETTERS)), LETTER_SCHEMA)
+    enriched = frame_of(map(_enriched, _events(reader, EVENTS_ENRICHED)), EFFECT_SCHEMA)
+    raw = frame_of(map(_raw, _events(reader, EVENTS_RAW)), RAW_SCHEMA)
+    loaded = rows.filter(pl.col("topic").is_not_null()).select(pl.col(n).cast(t) for n, t in EFFECT_SCHEMA.items())
+    return Books(raw=raw, enriched=enriched, letters=letters, lake=loaded, search=None, lost_files=tuple(lost_files))
 
 
 def least_watermark(store: OnlineWriter, views: Sequence[FeatureView]) -> Callable[[], int | None]:
@@ -47,11 +67,73 @@ def least_watermark(store: OnlineWriter, views: Sequence[FeatureView]) -> Callab
     return read
 
 
-def _raw_record(message: Message) -> RawRecord:
-    place = Place(message.partition, message.offset)
+def frame_of(rows: Iterable[tuple[Any, ...]], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Return rows as a frame, built in chunks."""
+    waiting = iter(rows)
+    chunks = [pl.DataFrame(schema=dict(schema))]
+    while chunk := list(islice(waiting, _CHUNK)):
+        chunks.append(pl.DataFrame(chunk, schema=dict(schema), orient="row"))
+    return pl.concat(chunks, rechunk=True)
+
+
+def digest_of(value: bytes | None) -> int:
+    """Return 64 bits that two records share only when they hold the same bytes."""
+    return int.from_bytes(hashlib.blake2b(value or b"", digest_size=8).digest(), "little")
+
+
+def _events(reader: LogReader, topic: str) -> Iterator[Message]:
+    return (message for message in reader.read(topic) if not is_tick(message))
+
+
+def _raw(message: Message) -> tuple[Any, ...]:
+    source, name, received = _name(message)
     try:
-        event = parse_event(message.value or b"")
+        hour_ms = message.timestamp_ms if received is None else parse_instant_us(received, field="receivedat") // 1000
     except InputRejected:
+        hour_ms = message.timestamp_ms
+    hour = from_us(hour_ms // _HOUR_MS * _HOUR_MS * 1000)
+    fixes = header(message, LETTER_ID_HEADER)
+    return (
+        message.partition,
+        message.offset,
+        source,
+        name,
+        hour,
+        digest_of(message.value),
+        None if fixes is None else fixes.decode(errors="replace"),
+    )
+
+
+def _enriched(message: Message) -> tuple[Any, ...]:
+    source, name, _ = _name(message)
+    return (
+        message.partition,
+        int(header(message, "raw_offset") or b""),
+        source,
+        name,
+        message.partition,
+        message.offset,
+    )
+
+
+def _letter(message: Message) -> tuple[Any, ...]:
+    letter = letter_of(message)
+    place = letter.raw_place or (None, None)
+    return (
+        *place,
+        letter.kind,
+        letter.stage,
+        letter.reason,
+        digest_of(letter.original),
+        message.partition,
+        message.offset,
+    )
+
+
+def _name(message: Message) -> tuple[str, str, str | None]:
+    try:
+        stamp = _STAMP.decode(message.value or b"")
+    except msgspec.DecodeError:
         # Written past the Collector; the Validator makes it a letter. Nothing it could repeat has an identity.
-        return RawRecord(place, ("", f"{message.partition}@{message.offset}"))
-    return RawRecord(place, (event.source, event.id))
+        return "", f"{message.partition}@{message.offset}", None
+    return stamp.source, stamp.id, stamp.receivedat

@@ -1,44 +1,68 @@
 """``headway ledger``, ``parity`` and ``letters``: whether the plane kept its promises, from the command line."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from headway.commands import Outcome, Run, Say
 
+if TYPE_CHECKING:
+    from headway.ledger import Ledger
 
-def ledger_command(_parser: ArgumentParser) -> Run:
+_NAMED_IN_LINES = 20
+_NAMED_IN_FACTS = 10_000
+
+
+def ledger_command(parser: ArgumentParser) -> Run:
     """Account for every accepted event; holds when the books balance and nothing is in flight (S13)."""
+    parser.add_argument(
+        "--hours", type=int, help="judge this many of the newest hours; default: all that the log keeps whole"
+    )
 
-    def run(_arguments: Namespace, _say: Say) -> Outcome:
+    def run(arguments: Namespace, _say: Say) -> Outcome:
         from pathlib import Path
 
         from headway.adapters.delta import Lake
         from headway.adapters.kafka_reader import KafkaReader
+        from headway.ledger import JUDGED_HOURS
         from headway.settings import Settings
         from streaming.accounts import read_ledger
 
         settings = Settings()
         reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
         try:
-            ledger = read_ledger(reader, Lake(Path(settings.lake)))
+            ledger = read_ledger(reader, Lake(Path(settings.lake)), hours=arguments.hours or JUDGED_HOURS)
         finally:
             reader.close()
-        lines = [
-            (
-                f"raw {ledger.raw} = enriched {ledger.enriched} + letters {ledger.letters} "
-                f"+ duplicates {ledger.duplicates} + in flight {ledger.in_flight}; lake {ledger.lake}"
-            ),
-            *_named(
-                "lost", [f"{lost.identity[1]} at {lost.place.partition}@{lost.place.offset}" for lost in ledger.lost]
-            ),
-            *_named("not in the lake", [f"{place.partition}@{place.offset}" for place in ledger.not_in_lake]),
-            *_named("surplus in the lake", [f"{place.partition}@{place.offset}" for place in ledger.surplus_in_lake]),
-            *_named("twice", [f"{place.partition}@{place.offset}" for place in ledger.twice]),
-        ]
-        return Outcome(holds=ledger.balanced, facts=asdict(ledger), lines=lines)
+        return Outcome(holds=ledger.balanced, facts=ledger.facts(limit=_NAMED_IN_FACTS), lines=ledger_lines(ledger))
 
     return run
+
+
+def ledger_lines(ledger: "Ledger") -> list[str]:
+    """Return the account as a table by hour, its partitions summed, and what is not as it should be by name."""
+    from headway.ledger import DIFFERENCES
+
+    counted = ("raw", "enriched", "letters", "duplicates", "in_flight", "lake", "search")
+    lines = [f"{'hour (UTC)':<17}" + "".join(f"{name.replace('_', ' '):>12}" for name in counted)]
+    for hour, *counts in ledger.hours.group_by("hour").sum().sort("hour").select("hour", *counted).iter_rows():
+        lines.append(
+            f"{hour:%Y-%m-%d %H:00} " + "".join(_cell(name, n, ledger) for name, n in zip(counted, counts, strict=True))
+        )
+    lines.append(f"{'all':<17}" + "".join(_cell(name, getattr(ledger, name), ledger) for name in counted))
+    if not ledger.searched:
+        lines.append("search: no search node answers, so the documents were not compared")
+    lines += [f"the lake lost the file {file}" for file in ledger.lost_files]
+    for what, meaning in DIFFERENCES.items():
+        if n := ledger.count(what):
+            shown = ledger.named(what, limit=_NAMED_IN_LINES)
+            lines += [f"{what}: {n} ({meaning})", *(f"  {name}" for name in shown)]
+            lines += ["  ... all are in --json"] if n > len(shown) else []
+    return lines
+
+
+def _cell(name: str, count: int | None, ledger: "Ledger") -> str:
+    return f"{'-' if name == 'search' and not ledger.searched else count:>12}"
 
 
 def parity_command(parser: ArgumentParser) -> Run:
@@ -98,7 +122,3 @@ def letters_command(parser: ArgumentParser) -> Run:
         return Outcome(holds=True, facts={"letters": facts}, lines=lines or ["no letters"])
 
     return run
-
-
-def _named(what: str, names: Sequence[str]) -> list[str]:
-    return [f"{what}: {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}"] if names else []

@@ -201,6 +201,23 @@ class Lake:
             rows = rows.filter(predicate)
         return (rows if columns is None else rows.select(columns)).collect()
 
+    def read_what_is_left(self, table: str, *, columns: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
+        """Return the columns of every file that is there, and the names of files that should be and are not.
+
+        For the ledger, which has to say what a lost file held; everybody else wants ``read``, which fails on one.
+        Partition columns are not in the files. A table that has not been created has no rows.
+        """
+        if not self.exists(table):
+            return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null())), []
+        opened = self._open(table)
+        files = sorted(map(Path, opened.file_uris()))
+        present = [file for file in files if file.is_file()]
+        lost = [str(file.relative_to(self.path(table))) for file in files if file not in set(present)]
+        wanted = {name: dtype for name, dtype in _columns(opened).items() if name in columns}
+        if not present:
+            return pl.DataFrame(schema=wanted).select(columns), lost
+        return pl.scan_parquet(present, hive_partitioning=False).select(columns).collect(), lost
+
     def version(self, table: str) -> int:
         """Return the table's newest version; a training run pins it."""
         return self._open(table).version()

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -20,7 +20,7 @@ from headway.clock import monotonic_s
 from headway.errors import PermanentFailure, TransientFailure
 from headway.events import Event, encode_event
 from headway.features.parity import ParityReport
-from headway.ledger import Ledger
+from headway.ledger import JUDGED_HOURS, Ledger
 from headway.local import lifecycle
 from headway.openloop import LoadReport, offer_load
 from headway.ports import Record
@@ -167,7 +167,7 @@ class Plane:
         reader = KafkaReader(bootstrap=self.settings.kafka_bootstrap)
         try:
             while True:
-                ledger = read_ledger(reader, self.lake)
+                ledger = read_ledger(reader, self.lake, hours=JUDGED_HOURS)
                 done = ledger.balanced and self.served().height >= predictions
                 if done or monotonic_s() > deadline_s:
                     return ledger
@@ -241,8 +241,3 @@ class Load:
                 )
             )
             self.reports.append(report)
-
-
-def ledger_facts(ledger: Ledger) -> dict[str, Any]:
-    """Return a ledger's counts for the report; the lists only when they are not empty."""
-    return {name: value for name, value in asdict(ledger).items() if not isinstance(value, tuple) or value}

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from orchestration.demo.plane import LOAD_RATE_PER_S, Plane, ledger_facts
+from orchestration.demo.plane import LOAD_RATE_PER_S, Plane
 from orchestration.demo.quality import july_quality
 from orchestration.demo.story import Story
 from serving.balancer import count_answers
@@ -39,7 +39,7 @@ def reckon(story: Story, plane: Plane, clients: Asked, *, v1: int, dataset: str,
         f"ledger: raw {ledger.raw:,} = enriched {ledger.enriched:,} + letters {ledger.letters} + duplicates "
         f"{ledger.duplicates} + in flight {ledger.in_flight}; lake {ledger.lake:,}"
     )
-    story.expect(ledger.balanced, f"the ledger does not balance: {ledger_facts(ledger)}")
+    story.expect(ledger.balanced, f"the ledger does not balance: {ledger.facts(limit=20)}")
     served = plane.served().height
     parity = plane.parity()
     story.tell(
@@ -73,7 +73,7 @@ def reckon(story: Story, plane: Plane, clients: Asked, *, v1: int, dataset: str,
         "events_enriched": ledger.enriched,
         "letters": ledger.letters,
         "duplicates": ledger.duplicates,
-        "ledger": ledger_facts(ledger),
+        "ledger": ledger.facts(limit=20),
         "lake_rows": plane.lake.scan("events").select(pl.len()).collect().item(),
         "predictions": served,
         "failed_requests": failed,

@@ -1,0 +1,81 @@
+"""The books as read from a log and a lake that hold what strangers, crashes and lost files leave behind."""
+
+from pathlib import Path
+
+import pytest
+
+from headway.adapters.delta import Lake
+from headway.ledger import JUDGED_HOURS, Ledger
+from headway.topics import EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS, EVENTS_RAW_LETTERS
+from orchestration.checks import told_of_ledger
+from streaming.accounts import read_ledger
+from streaming.audit import ledger_lines
+from streaming.sinks.lake import build_lake_sink
+from tests.streaming_world import DOMAIN, World, departed
+
+TOPICS = (EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS, EVENTS_RAW_LETTERS)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def loaded(world: World, folder: Path, *, files: int = 1) -> Ledger:
+    """Run the plane, load the lake in so many commits, and settle."""
+    world.run()
+    sink = build_lake_sink(DOMAIN, [], str(folder))
+    messages = [message for topic in TOPICS for message in world.messages(topic)]
+    size = -(-len(messages) // files)
+    for start in range(0, len(messages), size):
+        sink.offer(messages[start : start + size])
+        sink.flush()
+    return read_ledger(world.reader, Lake(folder), hours=JUDGED_HOURS)
+
+
+def test_letters_duplicates_and_bytes_of_strangers_balance(world: World, tmp_path: Path) -> None:
+    world.send(departed("a", at="10:00"))
+    world.send(departed("a", at="10:00"))
+    world.send(departed("b", at="10:01", origin="XXX"))
+    world.tick("10:15")
+    world.send_bytes(b"\xff not an event", key="stranger")
+    world.send_bytes(b'{"id": 3}', key="stranger")
+
+    ledger = loaded(world, tmp_path)
+
+    assert (ledger.raw, ledger.enriched, ledger.letters, ledger.duplicates) == (5, 1, 3, 1)
+    assert ledger.balanced, ledger.facts(limit=9)
+
+
+def test_a_deleted_lake_file_is_told_with_exactly_the_events_it_held(world: World, tmp_path: Path) -> None:
+    for number in range(9):
+        world.send(departed(f"event-{number}", at="10:00"))
+    assert loaded(world, tmp_path, files=3).balanced
+    files = sorted((tmp_path / "events").rglob("*.parquet"))
+    assert len(files) == 3
+    lake = Lake(tmp_path)
+    before = lake.read("events", columns=["id"])["id"].to_list()
+    files[1].unlink()
+
+    ledger = read_ledger(world.reader, lake, hours=JUDGED_HOURS)
+
+    kept, _ = lake.read_what_is_left("events", columns=["id"])
+    gone = sorted(set(before) - set(kept["id"].to_list()))
+    assert len(gone) == 3
+    assert sorted(name.split(" at ")[0] for name in ledger.named("not-in-lake", limit=99)) == gone
+    assert ledger.lost_files == (str(files[1].relative_to(tmp_path / "events")),)
+    assert ledger.count("not-in-lake") == ledger.differences.height
+
+
+def test_the_account_is_told_by_hour_and_names_what_is_missing(world: World, tmp_path: Path) -> None:
+    world.send(departed("a", at="10:00"))
+    world.run()
+
+    ledger = read_ledger(world.reader, Lake(tmp_path), hours=JUDGED_HOURS)
+
+    told = "\n".join(ledger_lines(ledger))
+    assert "not-in-lake: 1" in told
+    assert "  a at " in told
+    assert "were not compared" in told
+    shown = told_of_ledger(ledger)
+    assert (shown["raw"], shown["not-in-lake"], shown["in_flight"]) == (1, 1, 0)
