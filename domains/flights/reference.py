@@ -156,5 +156,5 @@ def _unknown(field: str, got: str, known: Mapping[str, Any]) -> InputRejected:
     what = "airline" if field == "carrier" else "airport"
     return InputRejected(
         f"{field}: got {got!r}, wanted one of the {len(known)} {what}s of the reference data; correct the event, or "
-        f"add the {what} to domains/flights/reference.py and replay its letter"
+        f"add the {what} to domains/flights/reference.py; an event waits as a letter until then"
     )

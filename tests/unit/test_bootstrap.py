@@ -1,4 +1,3 @@
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
@@ -6,18 +5,14 @@ from types import ModuleType
 import pytest
 
 from headway.settings import project_root
+from tests.scripts import script
 
 LOCK = (project_root() / "requirements.lock").read_text()
 
 
 @pytest.fixture
 def bootstrap() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bootstrap", project_root() / "scripts" / "bootstrap.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("bootstrap")
 
 
 @pytest.fixture

@@ -1,20 +1,14 @@
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from headway.settings import project_root
+from tests.scripts import script
 
 
 @pytest.fixture
 def check_docs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_docs", project_root() / "scripts" / "check_docs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("check_docs")
 
 
 @pytest.fixture
