@@ -31,6 +31,7 @@ _RUNS = f"""query($filter: RunsFilter!, $limit: Int!) {{ runsOrError(filter: $fi
 _FAILURES = """query($id: ID!) { logsForRun(runId: $id, limit: 1000) { __typename
   ... on EventConnection { events { __typename
     ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } }
+    ... on AssetCheckEvaluationEvent { evaluation { checkName success severity description } }
     ... on RunFailureEvent { message } } } } }"""
 _MATERIALIZED = """query($key: AssetKeyInput!) { assetOrError(assetKey: $key) { __typename
   ... on Asset { assetMaterializations(limit: 1) { runId metadataEntries { label
@@ -172,10 +173,13 @@ class Dagster:
         return [_as_run(result) for result in answer["results"]]
 
     def failure(self, run_id: str) -> str:
-        """Return what the failed steps of a run said, or an empty text."""
-        answer = self._ask(_FAILURES, {"id": run_id})["logsForRun"]
+        """Return why a run failed: what its blocking checks said, or else its failed steps; or an empty text."""
+        events = self._ask(_FAILURES, {"id": run_id})["logsForRun"].get("events", ())
+        evaluated = [e["evaluation"] for e in events if e["__typename"] == "AssetCheckEvaluationEvent"]
+        if refused := [e for e in evaluated if not e["success"] and e["severity"] == "ERROR"]:
+            return "; ".join(f"check {each['checkName']}: {each['description']}" for each in refused)
         told = []
-        for event in answer.get("events", ()):
+        for event in events:
             if event["__typename"] == "ExecutionStepFailureEvent":
                 errors = [event["error"], *event["error"].get("causes", ())]
                 told.append(f"{event['stepKey']}: " + " <- ".join(error["message"].strip() for error in errors))

@@ -69,10 +69,10 @@ class Plot:
         self.story.tell(f"gate passed: version {candidate.version} has the alias {CANDIDATE!r}")
         return candidate.version
 
-    def promote(self, version: int) -> None:
-        """Promote by the demo's stated policy: whatever passed the gate."""
+    def promote(self, version: int, *, why: str = "a version that passed the gate is promoted") -> None:
+        """Promote by the demo's stated policy."""
         self.plane.registry.set_alias(self.product.name, CHAMPION, version)
-        self.story.tell(f"policy of the demo: a version that passed the gate is promoted; champion = {version}")
+        self.story.tell(f"policy of the demo: {why}; champion = {version}")
 
     def release(self, version: int) -> None:
         """Wait until the release guard serves the version."""
@@ -201,18 +201,20 @@ def release_v2(plot: Plot, *, v1: int, ended: str, force: bool) -> list[int]:
     """Promote and release the newest candidate under open-loop load; say why not when it is held."""
     story, plane = plot.story, plot.plane
     candidate = plane.registry.alias(plot.product.name, CANDIDATE)
+    policy = {}
     if candidate is None or candidate.version == v1:
         story.tell(f"held: {ended}")
         if not force:
             return [v1]
         story.tell("--force-rollout: v1 is registered again as v2 to show the release")
         candidate = plane.register_again(v1)
+        policy = {"why": "--force-rollout promotes what the gate has not passed again"}
     asks = [
         Ask(as_of_us=plot.calendar.september.until_us, body=ask.body)
         for ask in plane.asks(plot.calendar.september)[-200:]
     ]
     with plane.under_load(asks) as load:
-        plot.promote(candidate.version)
+        plot.promote(candidate.version, **policy)
         plot.release(candidate.version)
     plot.asked.under_load += load.offered
     plot.asked.failed += load.failed
