@@ -37,6 +37,17 @@ def default_state() -> Path:
     return Path.home() / ".local" / "state" / "headway"
 
 
+def brokers_of(state: Path) -> int:
+    """How many brokers this state folder's Kafka was made with; 1 when there is none yet.
+
+    A quorum's size is written into its storage, so it belongs to the folder and not to the next command's arguments.
+    """
+    try:
+        return len((state / "kafka" / "voters").read_text(encoding="utf-8").split(","))
+    except FileNotFoundError:
+        return 1
+
+
 class Ports(BaseModel):
     """One block of a hundred ports on loopback. A row of several (``_first``) says how many beside it."""
 
@@ -62,8 +73,9 @@ class Ports(BaseModel):
     valkey: Port = Field(default=18_079, description="online store")
     prometheus: Port = Field(default=18_090, description="Prometheus")
     alertmanager: Port = Field(default=18_091, description="Alertmanager")
-    kafka: Port = Field(default=18_092, description="Kafka, first broker; brokers of drills at +2 and +4")
-    kafka_controller: Port = Field(default=18_093, description="Kafka, first controller; those of drills at +2 and +4")
+    kafka: Port = Field(default=18_092, description="Kafka, first broker; with three brokers the others at +2 and +4")
+    kafka_controller: Port = Field(default=18_093, description="Kafka, first controller; the others at +2 and +4")
+    kafka_watch: Port = Field(default=18_089, description="what Kafka's replication looks like, as metrics")
 
 
 class Settings(BaseSettings):
@@ -76,7 +88,12 @@ class Settings(BaseSettings):
     state: Path = Field(default_factory=default_state, description="everything this machine keeps")
     port_base: int = Field(default=PORT_BASE, ge=1_024, le=65_535 - PORT_BLOCK, description="moves the whole block")
     ports: Ports = Field(default_factory=Ports, description="single ports, each given as it is")
-    kafka_bootstrap: str = Field(default="", description="brokers, host:port,...; the local one when empty")
+    kafka_bootstrap: str = Field(default="", description="brokers, host:port,...; the local ones when empty")
+    brokers: int = Field(
+        default=0, ge=0, description="Kafka brokers; 0: as the state folder was made, 1 when it is new"
+    )
+    replication_factor: int = Field(default=0, ge=0, description="copies of every topic; 0: 1 of 1, 3 of more")
+    min_insync_replicas: int = Field(default=0, ge=0, description="copies an acknowledgement needs; 0: 1 of 1, 2 of 3")
     online_store: str = Field(default="", description="Redis or Valkey, host:port; the local one when empty")
     mlflow_url: str = Field(default="", description="tracking server; the local one when empty")
     load_balancer_url: str = Field(default="", description="the door clients use; the local one when empty")
@@ -91,10 +108,14 @@ class Settings(BaseSettings):
             for name in Ports.model_fields
         }
         ports = Ports(**moved)
+        state = self.state.expanduser().absolute()
+        brokers = self.brokers or brokers_of(state)
         filled = {
-            "state": self.state.expanduser().absolute(),
+            "state": state,
             "ports": ports,
-            "kafka_bootstrap": self.kafka_bootstrap or f"{LOOPBACK}:{ports.kafka}",
+            "brokers": brokers,
+            "kafka_bootstrap": self.kafka_bootstrap
+            or ",".join(f"{LOOPBACK}:{ports.kafka + 2 * place}" for place in range(brokers)),
             "online_store": self.online_store or f"{LOOPBACK}:{ports.valkey}",
             "mlflow_url": self.mlflow_url or f"http://{LOOPBACK}:{ports.mlflow}",
             "load_balancer_url": self.load_balancer_url or f"http://{LOOPBACK}:{ports.load_balancer}",

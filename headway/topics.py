@@ -11,7 +11,8 @@ EVENTS_RAW_LETTERS = "events.raw.dlq"
 EVENTS_ENRICHED = "events.enriched"
 EVENTS_ENRICHED_LETTERS = "events.enriched.dlq"
 FEATURES_INPUT = "features.input"
-STATE_DEDUPE = "state.dedupe"
+STATE_PREFIX = "state."
+STATE_DEDUPE = f"{STATE_PREFIX}dedupe"
 
 # The unit of parallelism of every job: four instances at most, and four watermarks to wait for.
 PARTITIONS = 4
@@ -39,8 +40,13 @@ class Topic:
 
     @property
     def full_config(self) -> dict[str, str]:
-        """Every topic setting to apply, ``min.insync.replicas`` included."""
-        return {**self.config, "min.insync.replicas": str(self.min_insync_replicas)}
+        """Every topic setting to apply, the two that every topic has included."""
+        return {
+            # The brokers' default too, but a topic may be given another, and then a lost leader is lost data.
+            "unclean.leader.election.enable": "false",
+            **self.config,
+            "min.insync.replicas": str(self.min_insync_replicas),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +69,7 @@ def features_topic(view: str) -> str:
 
 def state_topic(view: str) -> str:
     """Compacted aggregation state of one feature view."""
-    return f"state.{view}"
+    return f"{STATE_PREFIX}{view}"
 
 
 def predictions_topic(product: str) -> str:

@@ -15,9 +15,10 @@ from headway.contracts import Domain
 from headway.product import Product
 from headway.topics import topic_table
 from orchestration.checks import read_ledger_check
-from orchestration.jobs import all_jobs, train_job_name
+from orchestration.jobs import all_jobs, replication_job, train_job_name
+from orchestration.kafka_checks import replication_checks
 from orchestration.resources import all_resources
-from orchestration.schedules import monthly_training
+from orchestration.schedules import monthly_training, replication_watch
 from orchestration.sensors import live_version_sensor, retraining_sensor, topic_offsets_sensor
 from products.catalogue import all_products
 
@@ -28,20 +29,27 @@ def build(domains: Sequence[Domain], products: Sequence[Product]) -> dg.Definiti
     declared += [each for product in products for each in product_assets(product)]
     jobs = all_jobs(domains, products)
     by_name = {job.name: job for job in jobs}
+    topics = _topics(domains, products)
+    replicated = replication_checks(topics)
+    check_replication = replication_job(replicated)
     trainings = [(product, by_name[train_job_name(product)]) for product in products]
     return dg.Definitions(
         assets=[each for each in declared if not isinstance(each, dg.AssetChecksDefinition)],
         asset_checks=[
             ledger_check(read_ledger_check),
+            replicated,
             *(each for each in declared if isinstance(each, dg.AssetChecksDefinition)),
         ],
-        jobs=jobs,
+        jobs=[*jobs, check_replication],
         sensors=[
-            topic_offsets_sensor(_topics(domains, products)),
+            topic_offsets_sensor(topics),
             *(live_version_sensor(product) for product in products),
             *(retraining_sensor(product, job) for product, job in trainings),
         ],
-        schedules=[monthly_training(product, job) for product, job in trainings],
+        schedules=[
+            replication_watch(check_replication),
+            *(monthly_training(product, job) for product, job in trainings),
+        ],
         resources=all_resources(),
         executor=dg.in_process_executor,
     )

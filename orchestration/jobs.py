@@ -82,6 +82,15 @@ def domain_jobs(domain: Domain, *, only: bool) -> list[Job]:
     ]
 
 
+def replication_job(checks: dg.AssetChecksDefinition) -> Job:
+    """Return the job that compares Kafka with what is declared."""
+    return dg.define_asset_job(
+        "check_replication",
+        selection=dg.AssetSelection.checks(checks),
+        description="Compare Kafka's brokers, quorum and topics with what is declared, topic by topic.",
+    )
+
+
 def product_jobs(product: Product) -> list[Job]:
     """Return a product's jobs."""
     tags = {PRODUCT_TAG: product.name}

@@ -1,4 +1,4 @@
-"""What happens by the calendar: a training a month, whether anything drifted or not."""
+"""What happens by the calendar: a training a month, whether anything drifted or not; a look at Kafka's replication."""
 
 import dagster as dg
 
@@ -19,4 +19,18 @@ def monthly_training(product: Product, job: Job) -> dg.ScheduleDefinition:
         execution_timezone=product.drift.zone,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Trains on everything known, on the third of the month: the last labels of the month are mature by then.",
+    )
+
+
+def replication_watch(job: Job) -> dg.ScheduleDefinition:
+    """Return the schedule of the replication checks.
+
+    The metrics see a lost copy within seconds and raise the alert; this is the record of it beside the data it concerns.
+    """
+    return dg.ScheduleDefinition(
+        name="replication_watch",
+        job=job,
+        cron_schedule="*/30 * * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Checks every topic's replication twice an hour.",
     )

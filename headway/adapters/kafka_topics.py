@@ -14,6 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public by i
 
 from headway.adapters.kafka_client import REQUEST_TIMEOUT_S, client_settings, unreachable
 from headway.errors import ContractViolation, TransientFailure
+from headway.replication import check_topics, refuse_unsafe
 from headway.topics import Topic, TopicDrift, find_drift
 
 
@@ -28,10 +29,15 @@ def apply_topics(admin: AdminClient, topics: Sequence[Topic]) -> list[str]:
     Creates topics and sets their settings. Returns when the brokers know every new topic.
 
     Raises:
-        ContractViolation: a topic exists with another number of partitions or replicas; nothing was changed.
+        ContractViolation: a setting is unsafe (`headway.replication`), or a topic exists with another number of
+            partitions or replicas; nothing was changed.
         TransientFailure: the brokers did not answer, or did not finish in time.
     """
     drift = topic_drift(admin, topics)
+    absent = {each.topic for each in drift if each.field == "topic"}
+    # Brokers that are down just now are no reason to refuse topics that have all their copies already.
+    brokers = _broker_count(admin) if absent else max((topic.replication_factor for topic in topics), default=0)
+    refuse_unsafe(check_topics(topics, brokers=brokers))
     unfixable = [each for each in drift if each.field in ("partitions", "replication_factor")]
     if unfixable:
         raise ContractViolation(
@@ -39,11 +45,10 @@ def apply_topics(admin: AdminClient, topics: Sequence[Topic]) -> list[str]:
             "This cannot be changed under keyed data. Declare what exists, or move to a new topic; on one machine "
             "with nothing to keep, `headway down` and remove the state folder."
         )
-    missing = {each.topic for each in drift if each.field == "topic"}
-    _create_topics(admin, [topic for topic in topics if topic.name in missing])
-    _set_configs(admin, [each for each in drift if each.topic not in missing])
-    return [f"{name}: created" for name in sorted(missing)] + [
-        f"{each.topic}: {each.field} {each.got} -> {each.wanted}" for each in drift if each.topic not in missing
+    _create_topics(admin, [topic for topic in topics if topic.name in absent])
+    _set_configs(admin, [each for each in drift if each.topic not in absent])
+    return [f"{name}: created" for name in sorted(absent)] + [
+        f"{each.topic}: {each.field} {each.got} -> {each.wanted}" for each in drift if each.topic not in absent
     ]
 
 
@@ -53,10 +58,28 @@ def topic_drift(admin: AdminClient, topics: Sequence[Topic]) -> list[TopicDrift]
     Raises:
         TransientFailure: the brokers did not answer.
     """
+    found = read_topics(admin, [topic.name for topic in topics])
+    drift: list[TopicDrift] = []
+    for wanted in topics:
+        actual = found.get(wanted.name)
+        drift += find_drift(
+            wanted,
+            partitions=None if actual is None else actual.partitions,
+            replication_factor=0 if actual is None else actual.replication_factor,
+            config={} if actual is None else actual.full_config,
+        )
+    return drift
+
+
+def read_topics(admin: AdminClient, names: Sequence[str]) -> dict[str, Topic]:
+    """Give those of these topics that exist, as they are: every setting in force, whoever set it.
+
+    Raises:
+        TransientFailure: the brokers did not answer.
+    """
     try:
         known = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
-        present = [topic for topic in topics if topic.name in known]
-        resources = [ConfigResource(ConfigResource.Type.TOPIC, topic.name) for topic in present]
+        resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names if name in known]
         futures = admin.describe_configs(resources) if resources else {}
         configs = {
             resource.name: {key: entry.value for key, entry in future.result(REQUEST_TIMEOUT_S).items()}
@@ -64,14 +87,23 @@ def topic_drift(admin: AdminClient, topics: Sequence[Topic]) -> list[TopicDrift]
         }
     except KafkaException as error:
         raise unreachable("topics could not be read", error) from error
-    drift: list[TopicDrift] = []
-    for topic in topics:
-        actual = known.get(topic.name)
-        partitions = None if actual is None else len(actual.partitions)
-        replicas = 0 if actual is None else len(actual.partitions[0].replicas)
-        config = configs.get(topic.name, {})
-        drift += find_drift(topic, partitions=partitions, replication_factor=replicas, config=config)
-    return drift
+    return {
+        name: Topic(
+            name=name,
+            partitions=len(known[name].partitions),
+            replication_factor=min(len(each.replicas) for each in known[name].partitions.values()),
+            min_insync_replicas=int(config["min.insync.replicas"]),
+            config=config,
+        )
+        for name, config in configs.items()
+    }
+
+
+def _broker_count(admin: AdminClient) -> int:
+    try:
+        return len(admin.list_topics(timeout=REQUEST_TIMEOUT_S).brokers)
+    except KafkaException as error:
+        raise unreachable("brokers could not be counted", error) from error
 
 
 def group_members(admin: AdminClient, group: str) -> int:

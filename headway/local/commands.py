@@ -10,6 +10,7 @@ from headway.commands import Outcome, Run, Say
 def up_command(parser: ArgumentParser) -> Run:
     """Start the stack, in the background unless told otherwise."""
     parser.add_argument("--only", metavar="PARTS", default="", help="parts or groups, by comma, and what they need")
+    parser.add_argument("--brokers", type=int, default=0, metavar="N", help="1 or 3 Kafka brokers; a new stack has 1")
     parser.add_argument("--foreground", action="store_true", help="stay here until Ctrl-C")
 
     def run(arguments: Namespace, say: Say) -> Outcome:
@@ -17,10 +18,11 @@ def up_command(parser: ArgumentParser) -> Run:
         from headway.settings import Settings
 
         only = [name.strip() for name in arguments.only.split(",") if name.strip()]
+        settings = Settings(brokers=arguments.brokers) if arguments.brokers else Settings()
         if arguments.foreground:
-            code = lifecycle.run(Settings(), only=only, say=say)
+            code = lifecycle.run(settings, only=only, say=say)
             return Outcome(holds=code == 0, facts={"exit_code": code}, lines=[])
-        facts = lifecycle.up(Settings(), only=only, say=say)
+        facts = lifecycle.up(settings, only=only, say=say)
         return Outcome(holds=True, facts=facts, lines=_links(facts))
 
     return run

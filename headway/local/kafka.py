@@ -1,8 +1,11 @@
 """One Apache Kafka broker (KRaft, broker and controller in one JVM) on loopback, without Kafka's shell scripts.
 
 Builds files and commands only: whoever supervises the broker starts and stops the process. Several configs
-with the same ``quorum`` form a cluster for drills. Sized for a laptop: small internal topics, a 384 MB heap,
+with the same ``quorum`` form a cluster (`local_brokers`). Sized for a laptop: small internal topics, a 384 MB heap,
 group timeouts of seconds; a real cluster wants none of these numbers.
+
+What bites: who votes is written into the storage when it is formatted, so a folder made for one broker stays that of
+one broker; `format_storage` refuses another number.
 """
 
 import base64
@@ -49,6 +52,30 @@ class BrokerConfig:
         return tuple(sorted(self.quorum)) or ((self.node_id, self.controller_port),)
 
 
+def local_brokers(state: Path, *, port: int, controller_port: int, count: int) -> tuple[BrokerConfig, ...]:
+    """Give the brokers of one machine: the first as it is alone, the others beside it, two ports on each.
+
+    Raises:
+        PermanentFailure: two brokers, of which neither may fail, or more than three, which one machine has no use for.
+    """
+    if count not in (1, 3):
+        raise PermanentFailure(
+            f"brokers: got {count}, wanted 1 or 3. Two controllers tolerate no loss, so two brokers are less than one."
+        )
+    quorum = tuple((node, controller_port + 2 * (node - 1)) for node in range(1, count + 1))
+    return tuple(
+        BrokerConfig(
+            data_dir=state / ("kafka" if node == 1 else f"kafka-{node}"),
+            log_dir=state / "log",
+            port=port + 2 * (node - 1),
+            controller_port=controls,
+            node_id=node,
+            quorum=quorum,
+        )
+        for node, controls in quorum
+    )
+
+
 def broker_properties(config: BrokerConfig) -> dict[str, str]:
     """The broker's ``server.properties``, as a mapping."""
     copies = min(3, len(config.voters))
@@ -64,7 +91,8 @@ def broker_properties(config: BrokerConfig) -> dict[str, str]:
         "log.dirs": str(config.data_dir / "log"),
         "auto.create.topics.enable": "false",
         "unclean.leader.election.enable": "false",
-        # Topics are declared with their own value; this one is for whatever somebody creates by hand.
+        # Topics are declared with their own values; these are for whatever somebody creates by hand.
+        "default.replication.factor": str(copies),
         "min.insync.replicas": str(max(1, copies - 1)),
         "offsets.topic.num.partitions": "4",
         "offsets.topic.replication.factor": str(copies),
@@ -87,6 +115,8 @@ def broker_properties(config: BrokerConfig) -> dict[str, str]:
         # the shortest outage wins; in a cluster a stall on two busy cores must not move every leader.
         "broker.session.timeout.ms": "6000" if copies > 1 else "3000",
         "broker.heartbeat.interval.ms": "1000" if copies > 1 else "500",
+        # After a restart one broker leads everything, and the default waits 5 minutes before it evens that out.
+        "leader.imbalance.check.interval.seconds": "60",
         # Threads cost memory and switches on two cores; the defaults are sized for servers.
         "num.network.threads": "2",
         "num.io.threads": "4",
@@ -112,6 +142,7 @@ def format_storage(config: BrokerConfig) -> None:
     _write_atomically(_logging_file(config), _properties_text(_logging_properties(config)))
     formatted_as = _formatted_node_id(config)
     if formatted_as == str(config.node_id):
+        _check_voters(config)
         return
     if formatted_as is not None:
         raise PermanentFailure(
@@ -131,6 +162,7 @@ def format_storage(config: BrokerConfig) -> None:
             f"{config.data_dir}: Kafka's storage could not be formatted (exit {run.returncode}: "
             f"{said[-1] if said else 'no output'}). Check free space and permissions of that folder."
         )
+    _write_atomically(_voters_file(config), _told_voters(config))
 
 
 def broker_command(config: BrokerConfig) -> list[str]:
@@ -219,6 +251,26 @@ def _formatted_node_id(config: BrokerConfig) -> str | None:
     except FileNotFoundError:
         return None
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line).get("node.id")
+
+
+def _check_voters(config: BrokerConfig) -> None:
+    try:
+        made_for = _voters_file(config).read_text(encoding="utf-8")
+    except FileNotFoundError:  # formatted before there was a choice
+        made_for = str(config.node_id)
+    if made_for != _told_voters(config):
+        raise PermanentFailure(
+            f"{config.data_dir}: made for the quorum of nodes {made_for}, wanted {_told_voters(config)}. A quorum does "
+            "not change its size on disk: start it with as many brokers as it was made with, or `headway reset`."
+        )
+
+
+def _voters_file(config: BrokerConfig) -> Path:
+    return config.data_dir / "voters"
+
+
+def _told_voters(config: BrokerConfig) -> str:
+    return ",".join(str(node) for node, _ in config.voters)
 
 
 def _directory_id(node_id: int) -> str:

@@ -199,11 +199,7 @@ def prepare(settings: Settings, chosen: Sequence[Part], *, say: Say) -> None:
     claim(settings.state)
     with held(settings.state):
         clean_stale(settings, say=say)
-    wanted = {
-        port: f"{part.name} ({name})"
-        for part in chosen
-        for name, port in zip(part.ports, part.port_numbers(settings), strict=True)
-    }
+    wanted = {port: part.name for part in chosen for port in part.port_numbers(settings)}
     if busy := holders(wanted):
         lines = "; ".join(f"{holder}, wanted for {wanted[holder.port]}" for holder in busy)
         raise PermanentFailure(

@@ -18,7 +18,7 @@ from pathlib import Path
 from headway.announcement import read_announcement
 from headway.errors import ContractViolation
 from headway.local.jars import KAFKA, ensure_bundle
-from headway.local.kafka import BrokerConfig, broker_command, broker_ready, format_storage
+from headway.local.kafka import BrokerConfig, broker_command, broker_ready, format_storage, local_brokers
 from headway.local.plan import Process, Scalable
 from headway.local.valkey import valkey_command, valkey_ready
 from headway.settings import LOOPBACK, Settings, project_root
@@ -32,9 +32,9 @@ class Part:
     """One entry of the table.
 
     ``group`` is what ``--only`` may name instead of the part. ``needs`` names other parts, which are started with it.
-    ``ports`` are fields of `headway.settings.Ports`. ``fetch`` downloads what the part needs and the environment does
-    not hold. ``page`` is a path a person may open, on the first of ``ports``. ``scalable`` names those of its processes
-    that may have several instances.
+    ``ports`` are fields of `headway.settings.Ports`, ``beside`` gives further ports of theirs. ``fetch`` downloads what
+    the part needs and the environment does not hold. ``page`` is a path a person may open, on the first of ``ports``.
+    ``scalable`` names those of its processes that may have several instances.
     """
 
     name: str
@@ -42,13 +42,14 @@ class Part:
     processes: Callable[[Settings], Sequence[Process]]
     ports: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    beside: Callable[[Settings], Sequence[int]] = lambda _: ()
     fetch: Callable[[], object] | None = None
     page: str | None = None
     scalable: Callable[[Settings], Sequence[Scalable]] = lambda _: ()
 
     def port_numbers(self, settings: Settings) -> tuple[int, ...]:
-        """The ports it listens on."""
-        return tuple(getattr(settings.ports, name) for name in self.ports)
+        """The ports it listens on; the first is that of its page."""
+        return (*(getattr(settings.ports, name) for name in self.ports), *self.beside(settings))
 
     def link(self, settings: Settings) -> str | None:
         """Where a person looks at it, if anywhere."""
@@ -99,20 +100,30 @@ def module(name: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", name, *map(str, arguments)]
 
 
+def _brokers(settings: Settings) -> tuple[BrokerConfig, ...]:
+    first, controller = settings.ports.kafka, settings.ports.kafka_controller
+    return local_brokers(settings.state, port=first, controller_port=controller, count=settings.brokers)
+
+
 def _kafka(settings: Settings) -> list[Process]:
-    broker = BrokerConfig(
-        data_dir=settings.state / "kafka",
-        log_dir=settings.state / "log",
-        port=settings.ports.kafka,
-        controller_port=settings.ports.kafka_controller,
-    )
+    def process(broker: BrokerConfig) -> Process:
+        def command() -> list[str]:
+            format_storage(broker)
+            return broker_command(broker)
 
-    def command() -> list[str]:
-        format_storage(broker)
-        return broker_command(broker)
+        return Process(
+            name=broker.data_dir.name,
+            command=command,
+            ready=lambda: broker_ready(broker.bootstrap),
+            # An orderly stop syncs the log, so that the next start need not recover it.
+            stop_timeout_s=8.0,
+        )
 
-    # An orderly stop syncs the log, so that the next start need not recover it.
-    return [Process(name="kafka", command=command, ready=lambda: broker_ready(broker.bootstrap), stop_timeout_s=8.0)]
+    return [process(broker) for broker in _brokers(settings)]
+
+
+def _more_broker_ports(settings: Settings) -> list[int]:
+    return [port for broker in _brokers(settings)[1:] for port in (broker.port, broker.controller_port)]
 
 
 def _valkey(settings: Settings) -> list[Process]:
@@ -223,7 +234,10 @@ def _collector(settings: Settings) -> list[Process]:
 
     ready = answers(settings.ports.collector_first, "/readyz")
     # A second of drain, and the three it may wait for the broker.
-    return [Process(name="collector", command=command, env=settings.environment(), ready=ready, stop_timeout_s=6.0)]
+    env = settings.environment()
+    return [
+        Process(name="collector", command=command, env=env, ready=ready, stop_timeout_s=6.0, depends_on=("topics",))
+    ]
 
 
 def _haproxy(settings: Settings) -> list[Process]:
@@ -280,11 +294,25 @@ def _daemons_healthy(webserver_port: int) -> bool:
 STREAM_JOBS = ("enricher", "features-fan-out", "features-aggregate", "online-writer", "lake-loader")
 
 
-def _streams(settings: Settings) -> list[Process]:
-    topics = Process(
-        name="topics", command=lambda: module("streaming.provision"), env=settings.environment(), ready=None
+def _topics(settings: Settings) -> list[Process]:
+    env = settings.environment()
+    # Not before every broker is there: what is created then has all its copies from the start.
+    after = tuple(broker.data_dir.name for broker in _brokers(settings))
+    provision = Process(
+        name="topics", command=lambda: module("streaming.provision"), env=env, ready=None, depends_on=after
     )
-    return [topics, *(_job(settings, name, 0) for name in STREAM_JOBS)]
+    watch = Process(
+        name="kafka-watch",
+        command=lambda: module("streaming.kafka_watch"),
+        env=env,
+        ready=answers(settings.ports.kafka_watch, "/readyz"),
+        depends_on=("topics",),
+    )
+    return [provision, watch]
+
+
+def _streams(settings: Settings) -> list[Process]:
+    return [_job(settings, name, 0) for name in STREAM_JOBS]
 
 
 def _scalable_jobs(settings: Settings) -> list[Scalable]:
@@ -339,15 +367,17 @@ PARTS: tuple[Part, ...] = (
         group="events",
         processes=_kafka,
         ports=("kafka", "kafka_controller"),
+        beside=_more_broker_ports,
         fetch=lambda: ensure_bundle(KAFKA),
     ),
     Part(name="valkey", group="features", processes=_valkey, ports=("valkey",)),
+    Part(name="topics", group="events", processes=_topics, ports=("kafka_watch",), needs=("kafka",)),
     Part(
         name="streams",
         group="events",
         processes=_streams,
         ports=("job_first",),
-        needs=("kafka", "valkey"),
+        needs=("topics", "valkey"),
         scalable=_scalable_jobs,
     ),
     Part(name="mlflow", group="training", processes=_mlflow, ports=("mlflow",), page="/"),
@@ -367,7 +397,7 @@ PARTS: tuple[Part, ...] = (
         ports=("load_balancer", "load_balancer_metrics"),
         page="/v1/releases",
     ),
-    Part(name="collector", group="events", processes=_collector, ports=("collector_first",), needs=("streams",)),
+    Part(name="collector", group="events", processes=_collector, ports=("collector_first",), needs=("topics",)),
     Part(
         name="release-guard",
         group="serving",
