@@ -84,9 +84,13 @@ def parse_instant_us(text: str, *, field: str) -> int:
     if not _RFC3339.match(text):
         raise InputRejected(f"{field}: got {text!r}, wanted an RFC 3339 instant with a zone, e.g. 2013-07-01T10:00:00Z")
     try:
-        return to_us(datetime.fromisoformat(text.upper()))
+        instant = datetime.fromisoformat(text.upper())
     except ValueError as error:
         raise InputRejected(f"{field}: got {text!r}, which is not a real instant ({error})") from error
+    if instant.year in (1, 9999):
+        # In UTC it may be another year, which no datetime can hold.
+        raise InputRejected(f"{field}: got {text!r}, wanted a year from 2 to 9998")
+    return to_us(instant)
 
 
 def format_us(instant_us: int) -> str:

@@ -93,6 +93,7 @@ class Domain:
     Attributes:
         source: CloudEvents ``source`` of its producer; (source, id) is an event's identity (S12).
         enrichment: columns the reference adds to the body, same for all types; null where they do not apply.
+        enrichment_inputs: the body fields the reference reads, so that equal ones are asked for once; None = all.
         load_reference: reads the reference data; called by composition roots, never at import.
         load_history: likewise, for bulk loads and replays.
         planted_change: the labelled change a demonstration plants, from an instant (microseconds) on.
@@ -104,6 +105,7 @@ class Domain:
     enrichment: Mapping[str, ColumnType]
     views: tuple[FeatureView, ...]
     load_reference: Callable[[], Reference]
+    enrichment_inputs: tuple[str, ...] | None = None
     load_history: Callable[[], History] | None = None
     planted_change: Callable[[int], Transform] | None = None
 

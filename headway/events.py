@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from headway.clock import format_us, parse_instant_us
+from headway.clock import MINUTE_US, format_us, parse_instant_us
 from headway.errors import InputRejected
 
 # A tick says "all events with time <= this one's have been sent" (S2). It travels through the event topics, to every
@@ -20,6 +20,9 @@ TYPE_HEADER = "ce_type"
 REQUIRED = ("specversion", "id", "source", "type", "subject", "time", "data")
 MAX_EVENT_BYTES = 256 * 1024
 MAX_FIELD_CHARS = 1024
+# Clocks of producers differ by seconds, a broken one by hours. A row of the future would stand in the online store and
+# refuse every real one until its time has come (S4), so this is minutes.
+FUTURE_LIMIT_US = 5 * MINUTE_US
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +74,12 @@ def event_from(document: object) -> Event:
         raise InputRejected(f"specversion: got {document['specversion']!r}, wanted '1.0'")
     if not isinstance(document["data"], dict):
         raise InputRejected(f"data: got {type(document['data']).__name__}, wanted a JSON object")
+    for field in ("receivedat", "collectorid", "requestid", "enrichmentversion", "planted"):
+        if document.get(field) is not None:
+            _check_text(field, document[field])
+    size = document.get("eventsize")
+    if size is not None and (type(size) is not int or not 0 <= size < 2**63):
+        raise InputRejected(f"eventsize: got {str(size)[:80]!r}, wanted a whole number of bytes")
     received = document.get("receivedat")
     return Event(
         id=document["id"],

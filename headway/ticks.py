@@ -1,11 +1,14 @@
 """Ticks on the wire: "all events with time <= X have been sent", to every partition (SEMANTICS S2)."""
 
-from headway.events import TICK_TYPE, TYPE_HEADER
+from headway.events import FUTURE_LIMIT_US, TICK_TYPE, TYPE_HEADER
 from headway.ports import Message, Record
 
 TICK_BEFORE_HEADER = "tick_before"
 SOURCE_PARTITION_HEADER = "source_partition"
 WATERMARK_TYPE = "headway.watermark"
+_TICK_TYPE = TICK_TYPE.encode()
+# Microseconds until the year 33658; more digits are no instant.
+_TICK_DIGITS = 18
 
 
 def header(message: Message, name: str) -> bytes | None:
@@ -14,8 +17,17 @@ def header(message: Message, name: str) -> bytes | None:
 
 
 def is_tick(message: Message) -> bool:
-    """Whether the record is a tick and not an event."""
-    return header(message, TYPE_HEADER) == TICK_TYPE.encode()
+    """Whether the record is a tick and not an event.
+
+    What only claims to be one, or tells an instant that has not come yet, is not: it is an event that cannot be read,
+    and becomes a letter. Taken for a tick it would end the job, or poison every watermark after it.
+    """
+    if message.key is not None or header(message, TYPE_HEADER) != _TICK_TYPE:
+        return False
+    value = message.value or b""
+    if not value.isdigit() or len(value) > _TICK_DIGITS:
+        return False
+    return message.timestamp_ms <= 0 or int(value) <= message.timestamp_ms * 1000 + FUTURE_LIMIT_US
 
 
 def is_watermark(message: Message) -> bool:

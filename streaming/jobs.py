@@ -3,6 +3,7 @@
 Building happens in the job's own process; nothing here connects at import.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -41,9 +42,12 @@ class Job:
 
 
 def _enrich(context: Context) -> Worker:
+    from headway.enrichment import CachedEnrichment, ReferenceEnrichment
     from streaming.handlers.enrich import EnrichHandler
 
-    return HandlerWorker(EnrichHandler(context.domain, context.domain.load_reference(), context.restore))
+    reference = ReferenceEnrichment(context.domain.load_reference())
+    enrichment = CachedEnrichment(reference, context.domain, ttl_s=math.inf)
+    return HandlerWorker(EnrichHandler(context.domain, enrichment, context.restore))
 
 
 def _fan_out(context: Context) -> Worker:

@@ -10,10 +10,11 @@ import msgspec
 from headway.adapters.memory import MemoryBroker, MemoryLog, MemoryReader
 from headway.clock import parse_instant_us
 from headway.contracts import Contract, Domain
+from headway.enrichment import CachedEnrichment, ReferenceEnrichment
 from headway.errors import InputRejected
 from headway.events import Event, encode_event
 from headway.features.definitions import Aggregate, FeatureView
-from headway.ports import Message, Record, TopicPartition
+from headway.ports import Enrichment, Message, Record, TopicPartition
 from headway.ticks import is_tick, tick_record
 from headway.topics import EVENTS_ENRICHED, EVENTS_RAW, FEATURES_INPUT, PARTITIONS, topic_table
 from streaming.handlers.aggregate import AggregateHandler
@@ -92,7 +93,7 @@ class World:
         views = [view.qualified for view in self.domain.views]
         self.broker.create(topic_table(views=views, products=[], replication_factor=1, min_insync_replicas=1))
         self.reader = MemoryReader(self.broker)
-        self.reference = self.domain.load_reference()
+        self.enrichment: Enrichment = CachedEnrichment(ReferenceEnrichment(self.domain.load_reference()), self.domain)
 
     def send(self, event: Event) -> None:
         self.send_bytes(encode_event(event), key=event.subject)
@@ -109,7 +110,7 @@ class World:
 
     def run(self) -> None:
         """Run the three jobs, one after the other, until each is idle; each starts as a new process would."""
-        self.run_job(EnrichHandler(self.domain, self.reference, self.reader.read_compacted), "enricher", EVENTS_RAW)
+        self.run_job(EnrichHandler(self.domain, self.enrichment, self.reader.read_compacted), "enricher", EVENTS_RAW)
         fan_out = FanOutHandler(self.domain.views)
         self.run_job(Corrupted(fan_out, self.corrupt) if self.corrupt else fan_out, "fan-out", EVENTS_ENRICHED)
         self.run_job(AggregateHandler(self.domain.views, self.reader.read_compacted), "aggregate", FEATURES_INPUT)

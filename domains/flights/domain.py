@@ -4,7 +4,7 @@ import importlib
 
 from domains.flights.contracts import CONTRACTS
 from domains.flights.planted import PaddingRemoved
-from domains.flights.reference import ENRICHMENT, load_reference
+from domains.flights.reference import ENRICHMENT, ENRICHMENT_INPUTS, load_reference
 from domains.flights.views import VIEWS
 from headway.contracts import Domain, History
 
@@ -23,6 +23,7 @@ DOMAIN = Domain(
     source="/nycflights13",
     contracts=CONTRACTS,
     enrichment=ENRICHMENT,
+    enrichment_inputs=ENRICHMENT_INPUTS,
     views=VIEWS,
     load_reference=load_reference,
     load_history=_load_history,

@@ -42,6 +42,7 @@ ENRICHMENT: Mapping[str, ColumnType] = {
     "plane_year": "int64",
     "plane_seats": "int64",
 }
+ENRICHMENT_INPUTS = ("carrier", "tail", "origin", "dest")
 _NOTHING: dict[str, Any] = dict.fromkeys(ENRICHMENT)
 
 # Destinations of 7,602 flights that the package's airports.csv lacks: it stops at the 50 states.

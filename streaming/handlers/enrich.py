@@ -1,67 +1,60 @@
 """Validator and Enricher: events.raw -> events.enriched, or a letter that says why not.
 
-Order of judgement: readable, known type, body fits its contract, not seen before (S12), enrichment succeeds. Ticks
-pass through in their own partition, and every enriched record carries the newest tick before it, so that all later
-readers judge lateness alike (ADR 0006).
+Order of judgement: readable, known type, body fits its contract, not of the future, not seen before (S12), enrichment
+succeeds. Ticks pass through in their own partition, and every enriched record carries the newest tick before it, so
+that all later readers judge lateness alike (ADR 0006). All that a batch needs from the Enrichment API is asked before
+anything is remembered, so before the transaction begins (S14): when the API is down, nothing has happened.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-import orjson
 import structlog
 
-from headway.clock import HOUR_US
-from headway.contracts import Domain, Reference
-from headway.errors import ContractViolation, InputRejected
-from headway.events import Event, encode_event, parse_event
-from headway.letters import Letter, Reason
-from headway.ports import Message, Record
+from headway.clock import monotonic_s
+from headway.contracts import Domain
+from headway.errors import ContractViolation
+from headway.identities import Identities
+from headway.letters import letter_about
+from headway.ports import Enriched, Enrichment, EnrichmentAnswer, EnrichmentItem, EnrichmentRefused, Message, Record
 from headway.ticks import TICK_BEFORE_HEADER, is_tick, tick_record, tick_us_of
 from headway.topics import EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS, STATE_DEDUPE
+from headway.validation import Rejected, Valid, Validator
 from streaming.runtime import Restore
 
-# A client's retry budget is minutes; 48 h of event time also covers a producer that replays a day (S12).
-DEDUPE_HORIZON_US = 48 * HOUR_US
+# Says how many whole seconds ago the enrichment columns were fetched; absent below one.
+ENRICHMENT_AGE_HEADER = "enrichment_age_s"
 _TICK_KEY = b"tick"
+_JSON = "application/json"
 _LOG = structlog.get_logger()
 
 
 @dataclass
 class _Partition:
-    """What one partition remembers: the newest tick, and (time, content hash) by identity."""
+    """What one partition remembers: the newest tick, and the identities of the last 48 h."""
 
     tick_us: int | None = None
-    seen: dict[bytes, tuple[int, str]] = field(default_factory=dict)
-
-
-class Rejected(Exception):
-    """An event that becomes a letter."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+    identities: Identities = field(default_factory=Identities)
 
 
 class EnrichHandler:
     """The Validator/Enricher of one domain."""
 
-    def __init__(self, domain: Domain, reference: Reference, restore: Restore) -> None:
-        self._reference = reference
+    def __init__(self, domain: Domain, enrichment: Enrichment, restore: Restore) -> None:
+        self._enrichment = enrichment
         self._restore = restore
-        self._decoders = {c.event_type: msgspec.json.Decoder(c.body) for c in domain.contracts}
+        self._validator = Validator(domain)
+        self._encode = msgspec.json.Encoder().encode
+        self._types = {c.event_type: ("ce_type", c.event_type.encode()) for c in domain.contracts}
+        self._columns: dict[int, tuple[Enriched, bytes]] = {}
         self._partitions: dict[int, _Partition] = {}
         self.duplicates = 0
 
     def assigned(self, partitions: Sequence[int]) -> None:
         """Load the identities and tick of each partition from ``state.dedupe``."""
         for partition in partitions:
-            state = _Partition()
-            for message in self._restore(STATE_DEDUPE, partition):
-                _restore_one(state, message)
-            self._partitions[partition] = state
+            self._partitions[partition] = _restored(partition, list(self._restore(STATE_DEDUPE, partition)))
 
     def revoked(self, partitions: Sequence[int]) -> None:
         """Forget the partitions."""
@@ -69,117 +62,132 @@ class EnrichHandler:
             self._partitions.pop(partition, None)
 
     def handle(self, batch: Sequence[Message]) -> list[Record]:
-        """Return enriched events, letters, ticks and dedupe state for a batch."""
+        """Return enriched events, letters, ticks and dedupe state for a batch.
+
+        Raises:
+            DependencyDown: the Enrichment API answers nothing; no state has changed, and the batch may be tried again.
+        """
+        judged = [None if is_tick(message) else self._judge(message) for message in batch]
+        valid = [each for each in judged if isinstance(each, Valid)]
+        answers = iter(self._enrichment.enrich([EnrichmentItem(v.envelope.type, v.body) for v in valid]))
+        now_s = monotonic_s()
         outputs: list[Record] = []
-        for message in batch:
+        first_offsets: dict[int, int] = {}
+        for message, verdict in zip(batch, judged, strict=True):
             state = self._partitions[message.partition]
-            outputs.extend(self._tick(state, message) if is_tick(message) else self._event(state, message))
+            first_offsets.setdefault(message.partition, message.offset)
+            if verdict is None:
+                outputs.extend(_tick(state, message))
+            elif isinstance(verdict, Rejected):
+                outputs.append(_letter(message, verdict))
+            else:
+                record = self._event(state, message, verdict, next(answers), now_s)
+                if record is not None:
+                    outputs.append(record)
+        for partition, offset in first_offsets.items():
+            for key, value in self._partitions[partition].identities.packs(offset):
+                outputs.append(Record(STATE_DEDUPE, key, value, partition=partition))
         return outputs
 
-    def _tick(self, state: _Partition, message: Message) -> list[Record]:
-        tick_us = tick_us_of(message)
-        state.tick_us = tick_us
-        expired = [identity for identity, (time_us, _) in state.seen.items() if time_us < tick_us - DEDUPE_HORIZON_US]
-        for identity in expired:
-            del state.seen[identity]
-        forget = [
-            Record(topic=STATE_DEDUPE, key=identity, value=None, partition=message.partition) for identity in expired
-        ]
-        remember = Record(topic=STATE_DEDUPE, key=_TICK_KEY, value=b"%d" % tick_us, partition=message.partition)
-        return [tick_record(EVENTS_ENRICHED, tick_us, partition=message.partition), remember, *forget]
-
-    def _event(self, state: _Partition, message: Message) -> list[Record]:
+    def _judge(self, message: Message) -> Valid | Rejected:
         try:
-            event = _parse(message.value or b"")
-            body = self._body(event)
-            identity, content = _identity(event)
-            known = state.seen.get(identity)
-            if known is not None and known[1] == content:
-                self.duplicates += 1
-                return []
-            if known is not None:
-                return [_letter(message, _conflict(event))]
-            enriched = self._enrich(event, body)
+            return self._validator.judge(message.value or b"", written_ms=message.timestamp_ms)
         except Rejected as rejection:
-            return [_letter(message, rejection)]
-        state.seen[identity] = (event.time_us, content)
-        headers = [("ce_type", event.type.encode()), ("raw_offset", b"%d" % message.offset)]
+            return rejection
+
+    def _event(
+        self, state: _Partition, message: Message, event: Valid, answer: EnrichmentAnswer, now_s: float
+    ) -> Record | None:
+        known = state.identities.content(event.identity)
+        if known is not None and known == event.content:
+            self.duplicates += 1
+            return None
+        if known is not None:
+            return _letter(message, _conflict(event))
+        if type(answer) is not Enriched:
+            return _letter(message, _unenriched(event, answer), attempts=getattr(answer, "attempts", 1))
+        state.identities.remember(event.identity, event.content, time_us=event.time_us, tick_us=state.tick_us)
+        headers = [self._types[event.envelope.type], ("raw_offset", b"%d" % message.offset)]
         if state.tick_us is not None:
             headers.append((TICK_BEFORE_HEADER, b"%d" % state.tick_us))
-        remembered = orjson.dumps([event.time_us, content])
-        return [
-            Record(
-                topic=EVENTS_ENRICHED,
-                key=message.key,
-                value=encode_event(enriched),
-                headers=tuple(headers),
-                partition=message.partition,
-            ),
-            Record(topic=STATE_DEDUPE, key=identity, value=remembered, partition=message.partition),
-        ]
+        age_s = int(answer.age_s(now_s))
+        if age_s:
+            headers.append((ENRICHMENT_AGE_HEADER, b"%d" % age_s))
+        value = self._enriched_json(event, answer)
+        return Record(EVENTS_ENRICHED, message.key, value, tuple(headers), message.partition)
 
-    def _body(self, event: Event) -> msgspec.Struct:
-        decoder = self._decoders.get(event.type)
-        if decoder is None:
-            raise Rejected(
-                "unknown-type",
-                f"type: got {event.type!r}, wanted one of {sorted(self._decoders)}; publish its contract first",
-            )
-        try:
-            return decoder.decode(orjson.dumps(event.data))
-        except msgspec.ValidationError as error:
-            raise Rejected("schema-violation", f"{event.type}: {error}") from error
+    def _enriched_json(self, event: Valid, answer: Enriched) -> bytes:
+        envelope = event.envelope
+        envelope.datacontenttype = _JSON
+        envelope.enrichmentversion = answer.version
+        envelope.data = msgspec.Raw(_joined(event.body_json, self._columns_json(answer)))
+        return self._encode(envelope)
 
-    def _enrich(self, event: Event, body: msgspec.Struct) -> Event:
-        try:
-            columns = self._reference.enrich(body)
-        except InputRejected as refusal:
-            raise Rejected("enrichment-refused", str(refusal)) from refusal
-        data = {**msgspec.to_builtins(body), **columns}
-        return msgspec.structs.replace(event, data=data, enrichmentversion=self._reference.version)
+    def _columns_json(self, answer: Enriched) -> bytes:
+        """Return the columns as JSON; an answer is used for thousands of events, and encoded once."""
+        kept = self._columns.get(id(answer))
+        if kept is None or kept[0] is not answer:
+            if len(self._columns) >= _KEPT_ANSWERS:
+                self._columns.clear()
+            kept = self._columns[id(answer)] = (answer, self._encode(answer.columns))
+        return kept[1]
 
 
-def _parse(raw: bytes) -> Event:
-    try:
-        return parse_event(raw)
-    except InputRejected as refusal:
-        raise Rejected("unparseable", str(refusal)) from refusal
+# More than an hour's distinct inputs; above it the memory starts again from nothing.
+_KEPT_ANSWERS = 20_000
 
 
-def _identity(event: Event) -> tuple[bytes, str]:
-    content = orjson.dumps([event.type, event.subject, event.time_us, event.data], option=orjson.OPT_SORT_KEYS)
-    return f"{event.source}\x1f{event.id}".encode(), hashlib.sha256(content).hexdigest()[:16]
+def _joined(body: bytes, columns: bytes) -> bytes:
+    if columns == b"{}":
+        return body
+    return columns if body == b"{}" else body[:-1] + b"," + columns[1:]
 
 
-def _conflict(event: Event) -> Rejected:
-    detail = f"id: {event.id!r} of {event.source!r} came before with other content; first write wins"
-    return Rejected("id-conflict", detail)
+def _tick(state: _Partition, message: Message) -> list[Record]:
+    tick_us = tick_us_of(message)
+    state.tick_us = tick_us
+    forget = [Record(STATE_DEDUPE, key, None, partition=message.partition) for key in state.identities.forget(tick_us)]
+    remember = Record(STATE_DEDUPE, _TICK_KEY, b"%d" % tick_us, partition=message.partition)
+    return [tick_record(EVENTS_ENRICHED, tick_us, partition=message.partition), remember, *forget]
 
 
-def _letter(message: Message, rejection: Rejected) -> Record:
+def _conflict(event: Valid) -> Rejected:
+    envelope = event.envelope
+    detail = f"id: {envelope.id!r} of {envelope.source!r} came before with other content; first write wins"
+    return Rejected("id-conflict", detail, path="$.id", contract=envelope.type)
+
+
+def _unenriched(event: Valid, answer: EnrichmentAnswer) -> Rejected:
+    if isinstance(answer, EnrichmentRefused):
+        path = f"$.data.{answer.field}" if answer.field else "$.data"
+        return Rejected("enrichment-refused", answer.detail, path=path, contract=event.envelope.type)
+    detail = "" if isinstance(answer, Enriched) else answer.detail
+    return Rejected("enrichment-failed", detail, path="$.data", contract=event.envelope.type)
+
+
+def _letter(message: Message, rejection: Rejected, *, attempts: int = 1) -> Record:
     _LOG.info(
         "letter", reason=rejection.reason, detail=str(rejection), partition=message.partition, offset=message.offset
     )
-    letter = Letter(
+    letter = letter_about(
+        message,
         reason=rejection.reason,
         detail=str(rejection),
         stage="enricher",
-        original=message.value or b"",
-        key=message.key,
-        topic=message.topic,
-        partition=message.partition,
-        offset=message.offset,
+        path=rejection.path,
+        contract=rejection.contract,
+        attempts=attempts,
     )
     return letter.to_record(EVENTS_ENRICHED_LETTERS)
 
 
-def _restore_one(state: _Partition, message: Message) -> None:
-    if message.key is None:
-        raise ContractViolation(f"{STATE_DEDUPE}[{message.partition}]@{message.offset}: no key")
-    if message.value is None:
-        state.seen.pop(message.key, None)
-    elif message.key == _TICK_KEY:
-        state.tick_us = int(message.value)
-    else:
-        time_us, content = orjson.loads(message.value)
-        state.seen[message.key] = (time_us, content)
+def _restored(partition: int, kept: Sequence[Message]) -> _Partition:
+    state = _Partition()
+    ticks = [int(message.value or b"") for message in kept if message.key == _TICK_KEY]
+    state.tick_us = ticks[-1] if ticks else None
+    for message in kept:
+        if message.key is None:
+            raise ContractViolation(f"{STATE_DEDUPE}[{partition}]@{message.offset}: no key")
+        if message.key != _TICK_KEY:
+            state.identities.restore(message.key, message.value or b"", tick_us=state.tick_us)
+    return state
