@@ -37,16 +37,19 @@ class KafkaReader:
             # How long the broker waits before it says "nothing more", which is how a read ends.
             "fetch.wait.max.ms": 20,
         }
+        # Asked under read_committed, an end is the last *stable* offset, which still lies before transactions whose
+        # commit has been answered already: their markers are written afterwards. Such a read missed what had just been
+        # committed, a successor's restore of its state included.
+        self._ends_settings: dict[str, Any] = {**self._settings, "isolation.level": "read_uncommitted"}
 
     def read(self, topic: str, *, partitions: Collection[int] | None = None) -> Iterator[Message]:
         """See `headway.ports.LogReader.read`. ``timeout_s`` bounds each wait for more, not the whole read."""
-        consumer = Consumer(self._settings, logger=logger)
+        asking = Consumer(self._ends_settings, logger=logger)
         try:
-            ends = self._ends(consumer, topic, partitions)
-        except BaseException:
-            consumer.close()
-            raise
-        return self._read_to(consumer, ends)
+            ends = self._ends(asking, topic, partitions)
+        finally:
+            asking.close()
+        return self._read_to(ends)
 
     def read_compacted(self, topic: str, partition: int) -> list[Message]:
         """See `headway.ports.LogReader.read_compacted`."""
@@ -85,8 +88,9 @@ class KafkaReader:
                 ends[TopicPartition(topic, number)] = high
         return ends
 
-    def _read_to(self, consumer: Consumer, ends: Mapping[TopicPartition, int]) -> Iterator[Message]:
+    def _read_to(self, ends: Mapping[TopicPartition, int]) -> Iterator[Message]:
         open_ends = dict(ends)
+        consumer = Consumer(self._settings, logger=logger)
         try:
             consumer.assign([KafkaTopicPartition(*where, OFFSET_BEGINNING) for where in open_ends])
             waited_from = time.monotonic()

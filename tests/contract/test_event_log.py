@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from headway.adapters.kafka_log import KafkaEventLog
@@ -247,6 +248,20 @@ def test_a_reader_sees_what_was_there_and_waits_for_nothing_else(stack: LogStack
     assert [message.offset for message in found] == [0, 2, 4]
 
 
+def test_what_has_just_been_committed_is_read(stack: LogStack) -> None:
+    """A commit is answered before its markers are written: a reader that stops before them misses it."""
+    source, sink = stack.create_topic(partitions=1), stack.create_topic(partitions=1)
+    publisher, log = stack.publisher(), stack.event_log(group="fresh", topic=source)
+    publisher.publish(numbered(source, range(20)))
+    counts = []
+    for _ in range(20):
+        batch = poll_exactly(log, 1)
+        log.commit(batch, copy(batch, to=sink))
+        counts.append(len(list(stack.reader().read(sink))))
+
+    assert counts == list(range(1, 21))
+
+
 def test_an_empty_topic_reads_as_nothing(stack: LogStack) -> None:
     assert list(stack.reader().read(stack.create_topic(partitions=4))) == []
 
@@ -310,6 +325,23 @@ def test_the_memory_log_can_refuse_a_commit() -> None:
     batch = log.poll(10, 0.0)
     log.commit(batch, [])
     assert values(batch) == [1]
+
+
+@pytest.mark.integration
+def test_a_reader_waits_for_the_transaction_that_is_open_at_the_end(shared_broker: RealBroker) -> None:
+    """An instance that takes over must see how its predecessor's last transaction ended, before it restores."""
+    bootstrap = shared_broker.config.bootstrap
+    apply_topics(admin_client(bootstrap), [plain_topic("open", partitions=1)])
+    writer = Producer({"bootstrap.servers": bootstrap, "transactional.id": "open"})
+    writer.init_transactions(DEADLINE_S)
+    writer.begin_transaction()
+    writer.produce("open", b"7")
+    writer.flush(DEADLINE_S)
+    reading = KafkaReader(bootstrap=bootstrap).read("open")
+
+    writer.commit_transaction(DEADLINE_S)
+
+    assert values(reading) == [7]
 
 
 @pytest.mark.integration
