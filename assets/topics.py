@@ -26,6 +26,8 @@ from headway.topics import (
     EVENTS_RAW,
     EVENTS_RAW_LETTERS,
     FEATURES_INPUT,
+    LETTERS_CAUSES,
+    LETTERS_FATE,
     features_topic,
     predictions_topic,
     state_topic,
@@ -41,6 +43,7 @@ def stream_assets(domain: Domain) -> list[dg.AssetSpec]:
         return _external(topic_key(name), after, description, group=group, owners=team, kinds={"kafka"})
 
     producers, raw, enriched = producers_key(domain), topic_key(EVENTS_RAW), topic_key(EVENTS_ENRICHED)
+    letters = [topic_key(EVENTS_RAW_LETTERS), topic_key(EVENTS_ENRICHED_LETTERS)]
     types = ", ".join(contract.event_type for contract in domain.contracts)
     described = f"Who sends {types}; also the files their history is loaded from. One event per thing that happened."
     specs = [
@@ -50,9 +53,15 @@ def stream_assets(domain: Domain) -> list[dg.AssetSpec]:
         topic(EVENTS_ENRICHED, [raw], "One record per valid event, once, with the columns of the reference data."),
         topic(EVENTS_ENRICHED_LETTERS, [raw], "One letter per accepted event that broke its schema or enrichment."),
         topic(FEATURES_INPUT, [enriched], "One record per (event, view, entity): the repartition of the feature job."),
+        topic(
+            LETTERS_FATE, letters, "One record per letter somebody fixed, replayed or discarded, with all its steps."
+        ),
+        topic(
+            LETTERS_CAUSES, letters, "One record per cause of letters ever seen; what keeps an alert from repeating."
+        ),
         dg.AssetSpec(
             LAKE_LETTERS,
-            deps=[topic_key(EVENTS_RAW_LETTERS), topic_key(EVENTS_ENRICHED_LETTERS)],
+            deps=letters,
             description="One row per letter of either kind, written by the lake loader.",
             group_name=group,
             owners=team,

@@ -124,6 +124,34 @@ class Publisher(Protocol):
         """Flush as far as possible and stop."""
 
 
+class ExclusiveWriter(Protocol):
+    """Writes records in transactions under a fixed name, as the only one of that name.
+
+    For people's decisions: read what has been decided after `claim`, decide, write. Nobody decides in between.
+    """
+
+    def claim(self) -> None:
+        """Become the only writer of the name: what the one before left open is undone, and its next write fails.
+
+        Raises:
+            TransientFailure: the log is not reachable.
+        """
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Write all records or none, and return when all are committed.
+
+        Raises:
+            PermanentFailure: another process has claimed the name, or the log refuses a record for what it is.
+                Nothing was written.
+            TransientFailure: it failed in some other way, and may have been written all the same.
+
+        After either, claim again and read what is there before deciding anew.
+        """
+
+    def close(self) -> None:
+        """Release connections; what is not committed is undone."""
+
+
 class LogReader(Protocol):
     """Reads what is committed, belonging to no group: for ledgers, parity, state restore and tests."""
 

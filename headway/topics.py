@@ -13,6 +13,8 @@ EVENTS_ENRICHED_LETTERS = "events.enriched.dlq"
 FEATURES_INPUT = "features.input"
 STATE_PREFIX = "state."
 STATE_DEDUPE = f"{STATE_PREFIX}dedupe"
+LETTERS_FATE = "letters.fate"
+LETTERS_CAUSES = "letters.causes"
 
 # The unit of parallelism of every job: four instances at most, and four watermarks to wait for.
 PARTITIONS = 4
@@ -109,6 +111,9 @@ def topic_table(
         # State sits in the same partition number as the input it was made from, so an instance restores
         # exactly what it owns: events.raw for dedupe, features.input for views.
         topic(STATE_DEDUPE, _compacted()),
+        # One record per letter somebody dealt with, and per cause ever seen: small, and kept for good.
+        topic(LETTERS_FATE, _compacted()),
+        topic(LETTERS_CAUSES, _compacted()),
     ]
     for view in sorted(set(views)):
         table += [topic(features_topic(view), events), topic(state_topic(view), _compacted())]

@@ -46,6 +46,7 @@ class MemoryBroker:
     _partitions: dict[str, list[list[Message | None]]] = field(default_factory=dict)
     _members: dict[str, list["MemoryLog"]] = field(default_factory=lambda: defaultdict(list))
     _committed: dict[tuple[str, TopicPartition], int] = field(default_factory=dict)
+    _holders: dict[str, "MemoryExclusiveWriter"] = field(default_factory=dict)
     _keyless: int = 0
 
     def create(self, topics: Iterable[Topic]) -> list[str]:
@@ -114,6 +115,14 @@ class MemoryBroker:
             TopicPartition(topic, number) for topic in member.topics for number in range(self.partition_count(topic))
         )
         return frozenset(every[members.index(member) :: len(members)])
+
+    def hold(self, name: str, writer: "MemoryExclusiveWriter") -> None:
+        """Make a writer the only one of its name."""
+        self._holders[name] = writer
+
+    def holder(self, name: str) -> "MemoryExclusiveWriter | None":
+        """The writer that claimed a name last."""
+        return self._holders.get(name)
 
     def _logs(self, topic: str) -> list[list[Message | None]]:
         try:
@@ -245,6 +254,37 @@ class MemoryPublisher:
 
     def flush(self, timeout_s: float) -> None:
         """Return: nothing is ever under way."""
+
+    def close(self) -> None:
+        """Return: there is nothing to release."""
+
+
+class MemoryExclusiveWriter:
+    """`headway.ports.ExclusiveWriter` on a `MemoryBroker`."""
+
+    def __init__(self, broker: MemoryBroker, *, name: str) -> None:
+        self._broker = broker
+        self._name = name
+
+    def claim(self) -> None:
+        """See `headway.ports.ExclusiveWriter.claim`."""
+        self._broker.hold(self._name, self)
+
+    def write(self, records: Sequence[Record]) -> None:
+        """See `headway.ports.ExclusiveWriter.write`."""
+        for record in records:
+            self._broker.check(record)
+        if self._broker.holder(self._name) is not self:
+            raise PermanentFailure(f"{self._name}: another process has claimed this name; nothing was written.")
+        if self._broker.crash_before_commit:
+            self._broker.crash_before_commit = False
+            self._broker.write_transaction(records, committed=False)
+            raise SimulatedCrash(f"{self._name}: crashed as planted, {len(records)} records written, none committed")
+        if self._broker.refuse_commits:
+            self._broker.refuse_commits -= 1
+            self._broker.write_transaction(records, committed=False)
+            raise TransientFailure(f"{self._name}: refused as planted; claim again and read what is there.")
+        self._broker.write_transaction(records, committed=True)
 
     def close(self) -> None:
         """Return: there is nothing to release."""

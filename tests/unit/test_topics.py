@@ -30,6 +30,8 @@ def test_the_table_names_every_topic_once_and_in_order() -> None:
         "events.raw.dlq",
         "features.delay.v1",
         "features.input",
+        "letters.causes",
+        "letters.fate",
         "predictions.flight_delay",
         "scores.flight_delay",
         "state.dedupe",
@@ -44,10 +46,10 @@ def test_state_has_as_many_partitions_as_the_input_it_is_made_from() -> None:
     assert topics[state_topic("delay.v1")].partitions == topics[FEATURES_INPUT].partitions
 
 
-def test_state_is_compacted_and_everything_else_says_how_long_it_is_kept() -> None:
+def test_state_and_what_people_decided_is_compacted_and_everything_else_says_how_long_it_is_kept() -> None:
     for topic in table().values():
         compacted = topic.config["cleanup.policy"] == "compact"
-        assert compacted == topic.name.startswith("state.")
+        assert compacted == topic.name.startswith(("state.", "letters."))
         assert compacted != ("retention.ms" in topic.config)
 
 
