@@ -71,7 +71,7 @@ def record(value: str, *, partition: int | None = None) -> Record:
     return Record(topic=TOPIC, key=value.encode(), value=value.encode(), partition=partition)
 
 
-def kept(desk: Desk, values: set[bytes]) -> list[bytes | None]:
+def kept(desk: Desk, values: set[bytes]) -> list[bytes]:
     """The topic is shared by the tests of a run; each looks at its own values only."""
     return sorted(message.value or b"" for message in desk.reader.read(TOPIC) if message.value in values)
 
