@@ -269,7 +269,9 @@ class KafkaEventLog:
 def _membership_settings(protocol: GroupProtocol) -> dict[str, Any]:
     if protocol == "consumer":
         # Session and heartbeat are the broker's business here, and librdkafka refuses them on the client.
-        return {"group.protocol": "consumer"}
+        # Range gives partition p of every topic to one member, so that state kept by partition has one owner, and a
+        # job has as many instances with work as partitions; uniform, the default, spreads topics apart.
+        return {"group.protocol": "consumer", "group.remote.assignor": "range"}
     return {
         "group.protocol": "classic",
         "partition.assignment.strategy": "cooperative-sticky",
