@@ -5,8 +5,9 @@ and the real one.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -218,6 +219,102 @@ class Enrichment(Protocol):
         Raises:
             DependencyDown: nothing is answered at present; wait and ask for all of it again.
         """
+
+
+FieldKind = Literal["keyword", "text", "long", "double", "boolean", "date", "stored"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexTemplate:
+    """What every index whose name fits ``pattern`` is made of; a field that is not declared is refused.
+
+    Attributes:
+        fields: name to kind. ``date`` is RFC 3339 text; ``stored`` is text that is kept and cannot be searched.
+    """
+
+    name: str
+    pattern: str
+    fields: Mapping[str, FieldKind]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document to write, under an id that a repeat would use again. ``fields`` is JSON without nulls."""
+
+    index: str
+    id: str
+    fields: Mapping[str, Any]  # Any: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A document the index will never take as it is, and why, in its words."""
+
+    document: Document
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """What became of documents: ``known`` were there before, from an earlier attempt or another writer."""
+
+    created: int
+    known: int
+    refused: tuple[Refused, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One document as read, with the fields asked for that it has."""
+
+    index: str
+    id: str
+    fields: Mapping[str, Any]  # Any: JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class Between:
+    """Documents whose date ``field`` lies in [start, end), microseconds since the epoch."""
+
+    field: str
+    start_us: int
+    end_us: int
+
+
+class SearchIndex(Protocol):
+    """Documents under ids, in indexes by day. A pattern is an index name that may end in ``*``."""
+
+    def put_template(self, template: IndexTemplate) -> None:
+        """Declare what new indexes are made of, and give indexes that are there the fields they lack.
+
+        Raises:
+            ContractViolation: an index that is there has a field of another kind; names it.
+            TransientFailure: the store cannot be reached; repeat.
+        """
+
+    def create(self, documents: Sequence[Document]) -> Created:
+        """Write each document unless its id is in its index already: the first write wins, a repeat changes nothing.
+
+        What the store cannot take now is tried again for a while, alone; what it took stays.
+
+        Raises:
+            TransientFailure: the store did not take all of them in time; repeat the same call.
+        """
+
+    def known(self, pattern: str, ids: Collection[str]) -> frozenset[str]:
+        """Which of these ids are in any index of the pattern, everything written before this call included."""
+
+    def scan(self, pattern: str, *, fields: Sequence[str], between: Between | None = None) -> Iterator[Found]:
+        """Every document of a pattern as of this call, all writes before it included; in no particular order."""
+
+    def count(self, pattern: str) -> int:
+        """How many documents there are, all writes before this call included."""
+
+    def indexes(self, pattern: str) -> list[str]:
+        """Names of the indexes there are, in name order."""
+
+    def drop(self, index: str) -> None:
+        """Delete one index, named in full; nothing happens when there is none."""
 
     def close(self) -> None:
         """Release connections."""

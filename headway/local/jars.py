@@ -1,4 +1,4 @@
-"""Jars that PyPI lacks, resolved once by Maven coordinates and checked against ``jars.lock``.
+"""Jars, and one zip of them, that PyPI lacks: resolved once by Maven coordinates and checked against ``jars.lock``.
 
 The resolver is the Ivy inside pyspark's wheel, with its built-in default repository: no host name, mirror
 or credential is configured here. A bundle appears in the cache by one rename, so a folder that exists is
@@ -10,11 +10,13 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 from xml.sax.saxutils import quoteattr
 
 from headway.errors import ContractViolation, PermanentFailure, TransientFailure
@@ -27,11 +29,15 @@ RESOLVE_TIMEOUT_S = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A named set of jars: the coordinates asked for, ``group:artifact:version``, and all they depend on."""
+    """A named set of files: the coordinates asked for, ``group:artifact:version``, and all they depend on.
+
+    ``packing`` ``zip`` is a distribution: its archive is checked, then unpacked, and what it holds is the bundle.
+    """
 
     name: str
     version: str
     coordinates: tuple[str, ...]
+    packing: Literal["jar", "zip"] = "jar"
 
     @property
     def folder(self) -> str:
@@ -51,6 +57,16 @@ KAFKA = Bundle(
         "org.apache.logging.log4j:log4j-layout-template-json:2.25.5",
     ),
 )
+
+# The distribution that OpenSearch's own integration tests run: the server without plugins, security included.
+OPENSEARCH = Bundle(
+    name="opensearch",
+    version="2.19.6",
+    coordinates=("org.opensearch.distribution.integ-test-zip:opensearch:2.19.6",),
+    packing="zip",
+)
+# In the order of the lock.
+BUNDLES = (KAFKA, OPENSEARCH)
 
 
 def default_cache() -> Path:
@@ -74,7 +90,7 @@ def java_binary() -> str:
 
 
 def ensure_bundle(bundle: Bundle, *, cache: Path | None = None) -> Path:
-    """Folder with the bundle's verified jars, downloaded now if this is the first time.
+    """Folder with the bundle's verified files, downloaded now if this is the first time.
 
     Costs a file lookup when present, about half a minute and a network the first time. Safe to call from
     several processes at once: the second waits for the first.
@@ -128,8 +144,8 @@ def check_digests(bundle: Bundle, *, wanted: Mapping[str, str], got: Mapping[str
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """Jar name to SHA-256 (hex) of every jar in a folder, in name order."""
-    return {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in sorted(folder.glob("*.jar"))}
+    """File name to SHA-256 (hex) of every file in a folder, in name order."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
 
 def write_lock(*bundles: Bundle) -> None:
@@ -150,7 +166,7 @@ def _install(bundle: Bundle, *, target: Path) -> None:
         jars = Path(scratch) / "jars"
         _resolve(bundle, jars=jars, scratch=Path(scratch))
         check_digests(bundle, wanted=wanted, got=file_digests(jars))
-        jars.rename(target)
+        (jars if bundle.packing == "jar" else _unpacked(jars)).rename(target)
 
 
 def _resolve(bundle: Bundle, *, jars: Path, scratch: Path) -> None:
@@ -164,7 +180,7 @@ def _resolve(bundle: Bundle, *, jars: Path, scratch: Path) -> None:
         *("-cache", str(scratch / "ivy-cache")),
         *("-ivy", str(descriptor)),
         *("-retrieve", f"{jars}/[artifact]-[revision](-[classifier]).[ext]"),
-        *("-types", "jar", "bundle"),
+        *("-types", *(("jar", "bundle") if bundle.packing == "jar" else ("zip",))),
     ]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=RESOLVE_TIMEOUT_S, check=False)
@@ -174,11 +190,25 @@ def _resolve(bundle: Bundle, *, jars: Path, scratch: Path) -> None:
         raise TransientFailure(_download_failed(bundle, _first_cause(run.stdout + run.stderr)))
 
 
+def _unpacked(folder: Path) -> Path:
+    """Unpack the one archive of a folder; return what it holds, which is one folder."""
+    (archive,) = folder.iterdir()
+    unpacked = folder / "unpacked"
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(unpacked)
+    (top,) = unpacked.iterdir()
+    return top
+
+
 def _ivy_descriptor(bundle: Bundle) -> str:
     dependencies = []
     for coordinate in bundle.coordinates:
         group, artifact, version = (quoteattr(part) for part in coordinate.split(":"))
-        dependencies.append(f'    <dependency org={group} name={artifact} rev={version} conf="default->default"/>')
+        # Such a zip is published without a pom that names it, so it is named here.
+        named = "" if bundle.packing == "jar" else f'<artifact name={artifact} type="zip" ext="zip"/>'
+        dependencies.append(
+            f'    <dependency org={group} name={artifact} rev={version} conf="default->default">{named}</dependency>'
+        )
     return "\n".join(
         [
             '<ivy-module version="2.0">',
@@ -228,4 +258,4 @@ def _exclusive(path: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    write_lock(KAFKA)
+    write_lock(*BUNDLES)
