@@ -220,6 +220,9 @@ class Enrichment(Protocol):
             DependencyDown: nothing is answered at present; wait and ask for all of it again.
         """
 
+    def close(self) -> None:
+        """Release connections."""
+
 
 FieldKind = Literal["keyword", "text", "long", "double", "boolean", "date", "stored"]
 

@@ -4,10 +4,13 @@ import os
 import socket
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.search_world import SearchNode, running_node
 
 UNIT = Path(__file__).parent / "unit"
 _minutes: defaultdict[str, float] = defaultdict(float)
@@ -36,6 +39,13 @@ def _unit_tests_stay_on_this_machine(request: pytest.FixtureRequest, monkeypatch
     monkeypatch.setattr(socket.socket, "connect", connect_on_loopback)
     if "ray" in sys.modules:
         monkeypatch.setattr(sys.modules["ray"], "init", no_cluster)
+
+
+@pytest.fixture(scope="session")
+def search_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchNode]:
+    """One real search node for all tests that ask for it; each uses indexes of its own."""
+    with running_node(tmp_path_factory.mktemp("search")) as node:
+        yield node
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

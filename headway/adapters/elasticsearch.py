@@ -194,16 +194,22 @@ class ElasticsearchIndex:
         return [line for again, _, _ in halves for line in again], halves[-1][1], max(wait for _, _, wait in halves)
 
     def _scroll(self, pattern: str, query: object, fields: Sequence[str]) -> Iterator[Found]:
-        # A scroll and not search_after, as it is the one form of a stable long read that both products share.
+        """Read as of this call, pages later. A scroll, as it is the one stable long read that both products share."""
         body = {"size": _PAGE, "query": query, "_source": list(fields) or False, "sort": ["_doc"]}
-        page = self._ask("POST", f"/{pattern}/_search?{_IF_ANY}&scroll={_KEEP_SCROLL}", body)
+        # A shard that is not there would otherwise make the answer shorter, and say so in a count nobody reads.
+        asked = f"{_IF_ANY}&allow_partial_search_results=false&scroll={_KEEP_SCROLL}"
+        return self._pages(self._ask("POST", f"/{pattern}/_search?{asked}", body))
+
+    def _pages(self, page: dict[str, Any]) -> Iterator[Found]:
         try:
             while hits := page["hits"]["hits"]:
                 for hit in hits:
                     yield Found(hit["_index"], hit["_id"], hit.get("_source", {}))
-                page = self._ask("POST", "/_search/scroll", {"scroll": _KEEP_SCROLL, "scroll_id": page["_scroll_id"]})
+                body = {"scroll": _KEEP_SCROLL, "scroll_id": page["_scroll_id"]}
+                page = self._ask("POST", "/_search/scroll", body)
         finally:
-            self._ask("DELETE", "/_search/scroll", {"scroll_id": page["_scroll_id"]})
+            if "_scroll_id" in page:  # absent when there was no index to read
+                self._ask("DELETE", "/_search/scroll", {"scroll_id": page["_scroll_id"]})
 
     def _refresh(self, pattern: str) -> None:
         self._ask("POST", f"/{pattern}/_refresh?{_IF_ANY}")
