@@ -52,7 +52,7 @@ COMMANDS = (
     Entry("promote", "headway.promotion:promote_command", "say which model version should be served"),
     Entry("ledger", "streaming.audit:ledger_command", "account for every accepted event"),
     Entry("parity", "streaming.audit:parity_command", "recompute what predictions were served with"),
-    Entry("letters", "streaming.audit:letters_command", "list dead letters with their reasons"),
+    Entry("letters", "streaming.letters_commands:letters_command", "find, fix, replay or discard dead letters"),
     Entry("bench", "headway.bench_command:bench_command", "list the benchmarks, or run one beside its peers"),
     Entry("kafka", "orchestration.kafka_command:kafka_command", "show the event log's replication, or try it"),
     Entry("doctor", "headway.doctor:doctor_command", "check this machine; each failing line names what mends it"),

@@ -1,4 +1,4 @@
-"""``headway ledger``, ``parity`` and ``letters``: whether the plane kept its promises, from the command line."""
+"""``headway ledger`` and ``parity``: whether the plane kept its promises, from the command line."""
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
@@ -95,30 +95,5 @@ def parity_command(parser: ArgumentParser) -> Run:
             ),
         ]
         return Outcome(holds=report.held, facts=asdict(report), lines=lines)
-
-    return run
-
-
-def letters_command(parser: ArgumentParser) -> Run:
-    """List dead letters with their reasons, newest last."""
-    parser.add_argument("action", choices=["list"])
-
-    def run(_arguments: Namespace, _say: Say) -> Outcome:
-        from headway.adapters.kafka_reader import KafkaReader
-        from headway.letters import letter_of
-        from headway.settings import Settings
-        from headway.topics import EVENTS_ENRICHED_LETTERS, EVENTS_RAW_LETTERS
-
-        reader = KafkaReader(bootstrap=Settings().kafka_bootstrap)
-        try:
-            found = [m for topic in (EVENTS_RAW_LETTERS, EVENTS_ENRICHED_LETTERS) for m in reader.read(topic)]
-        finally:
-            reader.close()
-        letters = [(message, letter_of(message)) for message in sorted(found, key=lambda m: m.timestamp_ms)]
-        lines = [f"{m.topic}@{m.offset}  {letter.reason}: {letter.detail}" for m, letter in letters]
-        facts = [
-            {"place": f"{m.topic}@{m.offset}", "reason": each.reason, "detail": each.detail} for m, each in letters
-        ]
-        return Outcome(holds=True, facts={"letters": facts}, lines=lines or ["no letters"])
 
     return run
