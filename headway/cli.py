@@ -55,6 +55,9 @@ COMMANDS = (
     Entry("letters", "streaming.letters_commands:letters_command", "find, fix, replay or discard dead letters"),
     Entry("bench", "headway.bench_command:bench_command", "list the benchmarks, or run one beside its peers"),
     Entry("kafka", "orchestration.kafka_command:kafka_command", "show the event log's replication, or try it"),
+    Entry(
+        "chaos", "orchestration.chaos.command:chaos_command", "break the plane on purpose, and see its promises hold"
+    ),
     Entry("doctor", "headway.doctor:doctor_command", "check this machine; each failing line names what mends it"),
 )
 

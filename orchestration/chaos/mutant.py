@@ -1,0 +1,131 @@
+"""Planted bugs: ``python -m orchestration.chaos.mutant NAME MODULE [ARGUMENT ...]`` runs a module with one of them in.
+
+They show that a chaos test can fail, and for the right reason. They live here only: production code knows none, and a
+stack runs its modules through this one when `headway.local.stack.THROUGH_VARIABLE` says so.
+"""
+
+import asyncio
+import runpy
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headway.errors import ContractViolation
+
+# Any: what is patched is typed where it is defined, and deliberately broken here.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """One bug: ``plant`` patches what the processes of ``modules`` (with this first argument, if any) run."""
+
+    bug: str
+    module: str
+    argument: str | None
+    plant: Callable[[], None]
+
+    def concerns(self, module: str, arguments: Sequence[str]) -> bool:
+        """Whether this process is to carry the bug."""
+        return module == self.module and self.argument in (None, *arguments[:1])
+
+
+def _acknowledge_before_delivery() -> None:
+    from serving.collector import Collector
+
+    under_way: set[asyncio.Future[Any]] = set()
+
+    async def publish(self: Any, record: Any) -> None:
+        future = self._publisher.publish_async(record)
+        under_way.add(future)
+        future.add_done_callback(forget)
+
+    def forget(done: asyncio.Future[Any]) -> None:
+        """Take note of a failed delivery and tell nobody, which is the bug."""
+        under_way.discard(done)
+        done.exception()
+
+    Collector._publish = publish  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def _swallow_letter_failure() -> None:
+    from serving.collector import Collector
+
+    reject = Collector._reject  # noqa: SLF001
+
+    async def swallow(self: Any, raw: bytes, refusal: Any) -> Any:
+        outcome = await reject(self, raw, refusal)
+        if outcome.status < 500:
+            return outcome
+        from serving.collector import _refused
+
+        return _refused(400, "invalid-envelope", str(refusal))
+
+    Collector._reject = swallow  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def _commit_before_write() -> None:
+    from streaming.sinks.lake import LakeSink
+
+    flush, drop = LakeSink.flush, LakeSink.drop
+    held: list[Any] = []
+
+    def commit_first(self: Any) -> Any:
+        """Write what was buffered before, and have the offsets of what is buffered now committed unwritten."""
+        now, self._buffer = self._buffer, list(held)
+        held[:] = now
+        flush(self)
+        return now
+
+    def forget(self: Any) -> None:
+        held.clear()
+        drop(self)
+
+    LakeSink.flush, LakeSink.drop = commit_first, forget  # type: ignore[method-assign]
+
+
+MUTANTS: Mapping[str, Mutant] = {
+    "ack-before-delivery": Mutant(
+        bug="the Collector answers before the broker's delivery report",
+        module="serving.collector_main",
+        argument=None,
+        plant=_acknowledge_before_delivery,
+    ),
+    "letter-swallowed": Mutant(
+        bug="the Collector answers 4xx although the letter was not acknowledged",
+        module="serving.collector_main",
+        argument=None,
+        plant=_swallow_letter_failure,
+    ),
+    "commit-before-write": Mutant(
+        bug="the lake loader commits its offsets before it writes",
+        module="streaming.main",
+        argument="lake-loader",
+        plant=_commit_before_write,
+    ),
+}
+
+
+def find_mutant(name: str) -> Mutant:
+    """Return a mutant by name.
+
+    Raises:
+        ContractViolation: there is none of that name.
+    """
+    if name not in MUTANTS:
+        raise ContractViolation(f"mutant: got {name!r}, wanted one of {', '.join(sorted(MUTANTS))}")
+    return MUTANTS[name]
+
+
+def main() -> None:
+    """Plant the bug if it is about this process, then run the module as if by ``python -m``."""
+    name, module, *arguments = sys.argv[1:]
+    mutant = find_mutant(name)
+    if mutant.concerns(module, arguments):
+        mutant.plant()
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

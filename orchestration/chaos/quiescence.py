@@ -1,0 +1,52 @@
+"""Waiting until the plane has done all it will do; told by its books, never by lag or offsets (S13)."""
+
+import time
+from collections.abc import Callable
+
+import polars as pl
+
+from headway.adapters.delta import Lake
+from headway.clock import monotonic_s
+from headway.errors import TransientFailure
+from headway.ledger import Books, settle
+from headway.letters import letter_of
+from headway.ports import LogReader
+from headway.topics import EVENTS_RAW_LETTERS
+from streaming.accounts import digest_of, frame_of, read_books
+
+# Longer than a loader buffers, an aborted transaction stays open, and a killed process needs to be back.
+_UNMOVED_S = 25.0
+_EVERY_S = 1.0
+
+
+def books_at_rest(reader: LogReader, lake: Lake, *, within_s: float, say: Callable[[str], None]) -> Books:
+    """Return the books once they balance, or once nothing has moved for 25 s, or when time is up."""
+    deadline_s = monotonic_s() + within_s
+    moved_s, before = monotonic_s(), None
+    while True:
+        try:
+            books = read_books(reader, lake)
+        except TransientFailure as failure:
+            say(f"books not readable yet: {failure}")
+            books = None
+        if books is not None:
+            ledger = settle(books)
+            if ledger.balanced:
+                return books
+            now = (books.raw.height, books.enriched.height, books.letters.height, books.lake.height)
+            if now != before:
+                moved_s, before = monotonic_s(), now
+            if monotonic_s() - moved_s > _UNMOVED_S or monotonic_s() > deadline_s:
+                return books
+        elif monotonic_s() > deadline_s:
+            raise TransientFailure(f"the books could not be read within {within_s:.0f} s")
+        time.sleep(_EVERY_S)
+
+
+def read_raw_letters(reader: LogReader) -> pl.DataFrame:
+    """Return digest of the original and reason of every letter of the Collector."""
+    letters = (letter_of(message) for message in reader.read(EVENTS_RAW_LETTERS))
+    return frame_of(
+        ((digest_of(letter.original), letter.reason) for letter in letters),
+        {"digest": pl.UInt64(), "reason": pl.String()},
+    )

@@ -1,0 +1,172 @@
+"""R1: random SIGKILLs over the event plane under load, its ledger settled end to end.
+
+The same drive first runs without faults, which gives the rate to compare with on the machine as it is.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from domains.flights.domain import DOMAIN
+from headway.adapters.delta import Lake
+from headway.adapters.kafka_publisher import KafkaPublisher
+from headway.adapters.kafka_reader import KafkaReader
+from headway.clock import monotonic_s
+from headway.settings import Settings
+from orchestration.chaos.driver import TICK_STEP_US, Drive, Driver, Schedule
+from orchestration.chaos.faults import Injector, plan_kills
+from orchestration.chaos.features import differing_features
+from orchestration.chaos.journal import Journal, read_journal
+from orchestration.chaos.load import USUAL_MIX, Send, plan_sends
+from orchestration.chaos.quiescence import books_at_rest, read_raw_letters
+from orchestration.chaos.reconcile import reconcile
+from orchestration.chaos.report import Report, Trial, acked_per_s, quantile, seconds_to_next_ack
+from orchestration.chaos.stack import EVENT_PLANE, own_stack, processes_of
+
+# In the event plane there is no more to kill; what the stack does not run is left out.
+KINDS = (
+    "collector",
+    "enricher",
+    "features-fan-out",
+    "features-aggregate",
+    "online-writer",
+    "lake-loader",
+    "search-loader",
+    "search",
+    "enrichment",
+    "valkey",
+    "kafka",
+    "haproxy",
+)
+_KEYS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The size of a run. ``least_*`` are what it has to reach for its claim."""
+
+    schedule: Schedule
+    calm_s: float
+    faults_s: float
+    faults: int
+    least_acked: int
+    least_singles: int
+    settle_s: float
+
+
+SHORT = Plan(
+    schedule=Schedule(batches_per_s=14, batch_size=20, singles_per_s=40),
+    calm_s=10,
+    faults_s=90,
+    faults=12,
+    least_acked=25_000,
+    least_singles=2_000,
+    settle_s=120,
+)
+FULL = Plan(
+    schedule=Schedule(batches_per_s=22, batch_size=20, singles_per_s=60),
+    calm_s=30,
+    faults_s=480,
+    faults=36,
+    least_acked=200_000,
+    least_singles=20_000,
+    settle_s=180,
+)
+_LEAST_RATE = 0.70
+_MOST_TO_NEXT_ACK_S = 15.0
+
+
+def run(trial: Trial) -> Report:
+    """Run R1 on a stack of its own."""
+    plan = SHORT if trial.short else FULL
+    generator = random.Random(trial.seed)
+    count = int(plan.schedule.events_per_s * (plan.calm_s + plan.faults_s))
+    sends = list(islice(plan_sends(run=f"r1-{trial.seed:x}", keys=_KEYS, mix=USUAL_MIX, generator=generator), count))
+    with own_stack(EVENT_PLANE, mutant=trial.mutant, environment={}, say=trial.say) as settings:
+        return _run_on(settings, trial, plan, sends, generator)
+
+
+def _run_on(settings: Settings, trial: Trial, plan: Plan, sends: Sequence[Send], generator: random.Random) -> Report:
+    journal = Journal(settings.state / "journal.jsonl")
+    with _ticker(settings) as ticker:
+        driver = Driver(settings.load_balancer_url, journal, ticker=ticker)
+        kinds = [kind for kind in KINDS if any(name == kind for name in processes_of(settings))]
+        injector = Injector(lambda: processes_of(settings), trial.say)
+        begun_s = monotonic_s()
+        drive = Drive(driver, sends, plan.schedule)
+        drive.start()
+        trial.say(f"{len(sends):,} events in {plan.calm_s + plan.faults_s:.0f} s; faults on {', '.join(kinds)}")
+        kills = plan_kills(
+            kinds,
+            count=plan.faults,
+            first_s=plan.calm_s,
+            # The last ones must show what they do to the load, too.
+            last_s=plan.calm_s + plan.faults_s - 5,
+            generator=generator,
+        )
+        injector.inject(kills, begun_s=begun_s)
+        drive.join()
+        injector.wait_until_proven(within_s=60)
+        injector.close()
+        journal.close()
+        end_us = (max(send.time_us for send in sends) // TICK_STEP_US + 1) * TICK_STEP_US
+        driver.tick_to(end_us, within_s=30)
+    reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
+    lake = Lake(Path(settings.lake))
+    trial.say("settling")
+    books = books_at_rest(reader, lake, within_s=plan.settle_s, say=trial.say)
+    told = read_journal(journal.path)
+    verdict = reconcile(told, books, read_raw_letters(reader))
+    features = differing_features(settings, DOMAIN, lake, as_of_us=end_us, within_s=60)
+    faults = injector.faults
+    calm = acked_per_s(told, from_s=begun_s, until_s=begun_s + plan.calm_s)
+    under_faults = acked_per_s(told, from_s=begun_s + plan.calm_s, until_s=begun_s + plan.calm_s + plan.faults_s)
+    waits = seconds_to_next_ack(told, faults)
+    singles = verdict.counts["singles_acked"]
+    return Report(
+        trial=trial,
+        n=verdict.acked,
+        violations={
+            **verdict.named(),
+            **({"features": features.named} if features.named else {}),
+        },
+        wants={
+            f"acked >= {plan.least_acked:,}, got {verdict.acked:,}": verdict.acked >= plan.least_acked,
+            f"single posts acked >= {plan.least_singles:,}, got {singles:,}": singles >= plan.least_singles,
+            f"accepted rate >= {_LEAST_RATE:.0%} of the fault-free {calm:.0f}/s, got {under_faults:.0f}/s": (
+                under_faults >= _LEAST_RATE * calm
+            ),
+            f"p95 to the next ack <= {_MOST_TO_NEXT_ACK_S:.0f} s, got {quantile(waits, 0.95):.1f} s": (
+                quantile(waits, 0.95) <= _MOST_TO_NEXT_ACK_S
+            ),
+            f"faults >= {plan.faults * 2 // 3}, got {len(faults)}": len(faults) >= plan.faults * 2 // 3,
+        },
+        figures={
+            **verdict.facts(),
+            "offered_per_s": plan.schedule.events_per_s,
+            "acked_per_s_without_faults": round(calm, 1),
+            "acked_per_s_under_faults": round(under_faults, 1),
+            "rate_kept": round(under_faults / calm, 3) if calm else None,
+            "next_ack_p50_s": round(quantile(waits, 0.5), 2),
+            "next_ack_p95_s": round(quantile(waits, 0.95), 2),
+            "next_ack_max_s": round(quantile(waits, 1.0), 2),
+            "driver_slip_s": round(driver.slip_s, 3),
+            "feature_values_checked": features.checked,
+            "feature_values_wrong": features.wrong,
+        },
+        faults=faults,
+        begun_s=begun_s,
+        seconds=monotonic_s() - begun_s,
+    )
+
+
+@contextmanager
+def _ticker(settings: Settings) -> Iterator[KafkaPublisher]:
+    publisher = KafkaPublisher(bootstrap=settings.kafka_bootstrap, delivery_timeout_s=5.0)
+    try:
+        yield publisher
+    finally:
+        publisher.close()

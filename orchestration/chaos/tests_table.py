@@ -1,0 +1,49 @@
+"""The chaos tests there are: where each lives, what it promises, and the bugs that turn it red. One entry per test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from headway.errors import ContractViolation
+from orchestration.chaos.report import Report, Trial
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A test by name; ``target`` is ``module:function`` and is imported only when the test runs.
+
+    ``mutants`` are names the test understands; see `orchestration.chaos.mutant`.
+    """
+
+    name: str
+    target: str
+    promise: str
+    mutants: tuple[str, ...]
+
+    def load(self) -> Callable[[Trial], Report]:
+        """Import the test."""
+        module, _, function = self.target.partition(":")
+        run: Callable[[Trial], Report] = getattr(import_module(module), function)
+        return run
+
+
+TESTS = (
+    Entry(
+        "R1",
+        "orchestration.chaos.r1:run",
+        "random SIGKILLs over the event plane lose, double, invent and reorder nothing",
+        ("ack-before-delivery", "commit-before-write", "letter-swallowed"),
+    ),
+)
+
+
+def find_test(name: str) -> Entry:
+    """Return a test by name, in any case.
+
+    Raises:
+        ContractViolation: there is none of that name.
+    """
+    for entry in TESTS:
+        if entry.name == name.upper():
+            return entry
+    raise ContractViolation(f"chaos: got {name!r}, wanted one of {', '.join(entry.name for entry in TESTS)}")
