@@ -58,15 +58,20 @@ class Schedule:
 
 
 class Driver:
-    """One drive through one door (the load balancer's address, or a Collector's own)."""
+    """One drive through one door (the load balancer's address, or a Collector's own).
+
+    While it runs, ``acked`` counts the acknowledged sends, ``reached_us`` is the newest event time sent, and ``slip_s``
+    how late the worst post left, which says whether this machine could offer the load at all.
+    """
 
     def __init__(self, door: str, journal: Journal, *, ticker: Publisher | None) -> None:
         self._door = door
         self._journal = journal
         self._ticker = ticker
         self._open: dict[int, int] = {}  # earliest event time by post under way
-        self._reached_us: int | None = None
-        self._ticked_us: int | None = None
+        self._ticked_us = 0
+        self.reached_us = 0
+        self.acked = 0
         self.slip_s = 0.0
 
     def drive(self, sends: Sequence[Send], schedule: Schedule, *, stopped: Callable[[], bool]) -> None:
@@ -106,7 +111,7 @@ class Driver:
                     self.slip_s = max(self.slip_s, loop.time() - due)
                     self._open[place] = min(send.time_us for send in post)
                     # A repeat's time lies behind.
-                    self._reached_us = max(self._reached_us or 0, *(send.time_us for send in post))
+                    self.reached_us = max(self.reached_us, *(send.time_us for send in post))
                     under_way.create_task(self._exchange(client, place, post, due=due))
             ticking.cancel()
             with suppress(asyncio.CancelledError):
@@ -139,15 +144,13 @@ class Driver:
         answered_s = monotonic_s()
         for number, (outcome, status) in zip(numbers, told, strict=True):
             self._journal.told(number, outcome, status=status, answered_s=answered_s)
+            self.acked += outcome == "acked"
 
     async def _keep_ticking(self) -> None:
         while self._ticker is not None:
             await asyncio.sleep(_TICK_EVERY_S)
-            oldest_us = min(
-                [*self._open.values(), *([] if self._reached_us is None else [self._reached_us])], default=0
-            )
-            tick_us = floor_us(max(0, oldest_us - 1), TICK_STEP_US)
-            if tick_us > (self._ticked_us or 0):
+            tick_us = floor_us(max(0, min([*self._open.values(), self.reached_us]) - 1), TICK_STEP_US)
+            if tick_us > self._ticked_us:
                 with suppress(TransientFailure):  # the log is down, as is the plane's time; the next one says more
                     await asyncio.to_thread(self._tick, tick_us)
 
@@ -177,29 +180,37 @@ def statuses_of(answer: httpx.Response, count: int, *, batch: bool) -> list[int]
     return [answer.status_code] * count
 
 
-class Drive(threading.Thread):
-    """A drive in a thread of its own; ``join`` gives what went wrong in it, if anything."""
+class Drive:
+    """A drive in a thread of its own; whoever ends it is told what went wrong in it, if anything."""
 
     def __init__(self, driver: Driver, sends: Sequence[Send], schedule: Schedule) -> None:
-        super().__init__(name="drive")
+        self._driver, self._sends, self._schedule = driver, sends, schedule
         self._halt = threading.Event()
-        self._work = lambda: driver.drive(sends, schedule, stopped=self._halt.is_set)
         self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="drive")
 
-    def run(self) -> None:
-        """Drive to the end of the plan."""
-        try:
-            self._work()
-        except BaseException as error:  # noqa: BLE001 - raised again where the drive is waited for
-            self._error = error
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    @property
+    def sending(self) -> bool:
+        """Whether the plan is not through."""
+        return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Send nothing more, and wait for what is under way."""
+        """Send nothing more, wait for what is under way, and raise what the drive raised."""
         self._halt.set()
-        self.join()
+        self.finish()
 
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the end; raises what the drive raised."""
-        super().join(timeout)
+    def finish(self) -> None:
+        """Wait for the end of the plan, and raise what the drive raised."""
+        self._thread.join()
         if self._error is not None:
             raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._driver.drive(self._sends, self._schedule, stopped=self._halt.is_set)
+        except BaseException as error:  # noqa: BLE001 - raised again where the drive is waited for
+            self._error = error

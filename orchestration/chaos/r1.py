@@ -4,6 +4,7 @@ The same drive first runs without faults, which gives the rate to compare with o
 """
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,16 +43,24 @@ KINDS = (
     "haproxy",
 )
 _KEYS = 200
+# Sends that were acknowledged include repeats of an event, which count once.
+_REPEATS_TOO = 1.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The size of a run. ``least_*`` are what it has to reach for its claim."""
+    """The size of a run. ``least_*`` are what it has to reach for its claim.
+
+    After the last fault the load goes on until enough is acknowledged, for ``longer_s`` at most: a busy machine makes
+    the test longer, not red. ``timed`` adds what is promised in seconds, which needs a quiet machine.
+    """
 
     schedule: Schedule
     calm_s: float
     faults_s: float
+    longer_s: float
     faults: int
+    timed: bool
     least_acked: int
     least_singles: int
     settle_s: float
@@ -61,7 +70,9 @@ SHORT = Plan(
     schedule=Schedule(batches_per_s=14, batch_size=20, singles_per_s=40),
     calm_s=10,
     faults_s=90,
+    longer_s=150,
     faults=12,
+    timed=False,
     least_acked=25_000,
     least_singles=2_000,
     settle_s=120,
@@ -70,7 +81,9 @@ FULL = Plan(
     schedule=Schedule(batches_per_s=22, batch_size=20, singles_per_s=60),
     calm_s=30,
     faults_s=480,
+    longer_s=120,
     faults=36,
+    timed=True,
     least_acked=200_000,
     least_singles=20_000,
     settle_s=180,
@@ -83,7 +96,7 @@ def run(trial: Trial) -> Report:
     """Run R1 on a stack of its own."""
     plan = SHORT if trial.short else FULL
     generator = random.Random(trial.seed)
-    count = int(plan.schedule.events_per_s * (plan.calm_s + plan.faults_s))
+    count = int(plan.schedule.events_per_s * (plan.calm_s + plan.faults_s + plan.longer_s))
     sends = list(islice(plan_sends(run=f"r1-{trial.seed:x}", keys=_KEYS, mix=USUAL_MIX, generator=generator), count))
     with own_stack(EVENT_PLANE, mutant=trial.mutant, environment={}, say=trial.say) as settings:
         return _run_on(settings, trial, plan, sends, generator)
@@ -98,7 +111,9 @@ def _run_on(settings: Settings, trial: Trial, plan: Plan, sends: Sequence[Send],
         begun_s = monotonic_s()
         drive = Drive(driver, sends, plan.schedule)
         drive.start()
-        trial.say(f"{len(sends):,} events in {plan.calm_s + plan.faults_s:.0f} s; faults on {', '.join(kinds)}")
+        trial.say(
+            f"{plan.schedule.events_per_s:.0f} events/s for {plan.calm_s + plan.faults_s:.0f} s; kills {', '.join(kinds)}"
+        )
         kills = plan_kills(
             kinds,
             count=plan.faults,
@@ -108,11 +123,14 @@ def _run_on(settings: Settings, trial: Trial, plan: Plan, sends: Sequence[Send],
             generator=generator,
         )
         injector.inject(kills, begun_s=begun_s)
-        drive.join()
+        time.sleep(max(0.0, begun_s + plan.calm_s + plan.faults_s - monotonic_s()))
+        while drive.sending and driver.acked < plan.least_acked * _REPEATS_TOO:
+            time.sleep(0.5)
+        drive.stop()
         injector.wait_until_proven(within_s=60)
         injector.close()
         journal.close()
-        end_us = (max(send.time_us for send in sends) // TICK_STEP_US + 1) * TICK_STEP_US
+        end_us = (driver.reached_us // TICK_STEP_US + 1) * TICK_STEP_US
         driver.tick_to(end_us, within_s=30)
     reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
     lake = Lake(Path(settings.lake))
@@ -126,6 +144,15 @@ def _run_on(settings: Settings, trial: Trial, plan: Plan, sends: Sequence[Send],
     under_faults = acked_per_s(told, from_s=begun_s + plan.calm_s, until_s=begun_s + plan.calm_s + plan.faults_s)
     waits = seconds_to_next_ack(told, faults)
     singles = verdict.counts["singles_acked"]
+    least_faults = plan.faults * 5 // 6
+    timed = {
+        f"accepted rate >= {_LEAST_RATE:.0%} of the fault-free {calm:.0f}/s, got {under_faults:.0f}/s": (
+            under_faults >= _LEAST_RATE * calm
+        ),
+        f"p95 to the next ack <= {_MOST_TO_NEXT_ACK_S:.0f} s, got {quantile(waits, 0.95):.1f} s": (
+            quantile(waits, 0.95) <= _MOST_TO_NEXT_ACK_S
+        ),
+    }
     return Report(
         trial=trial,
         n=verdict.acked,
@@ -136,13 +163,8 @@ def _run_on(settings: Settings, trial: Trial, plan: Plan, sends: Sequence[Send],
         wants={
             f"acked >= {plan.least_acked:,}, got {verdict.acked:,}": verdict.acked >= plan.least_acked,
             f"single posts acked >= {plan.least_singles:,}, got {singles:,}": singles >= plan.least_singles,
-            f"accepted rate >= {_LEAST_RATE:.0%} of the fault-free {calm:.0f}/s, got {under_faults:.0f}/s": (
-                under_faults >= _LEAST_RATE * calm
-            ),
-            f"p95 to the next ack <= {_MOST_TO_NEXT_ACK_S:.0f} s, got {quantile(waits, 0.95):.1f} s": (
-                quantile(waits, 0.95) <= _MOST_TO_NEXT_ACK_S
-            ),
-            f"faults >= {plan.faults * 2 // 3}, got {len(faults)}": len(faults) >= plan.faults * 2 // 3,
+            f"faults >= {least_faults}, got {len(faults)}": len(faults) >= least_faults,
+            **(timed if plan.timed else {}),
         },
         figures={
             **verdict.facts(),

@@ -1,5 +1,6 @@
 """A one-machine stack of a trial's own: in a folder and a block of ports that nobody else uses, gone afterwards."""
 
+import logging
 import os
 import shutil
 import socket
@@ -33,7 +34,8 @@ def own_stack(
     with _environment({**environment, **through}):
         try:
             lifecycle.up(settings, only=parts, say=say)
-            yield settings
+            with _clients_log(settings.state / "log" / "chaos.log"):
+                yield settings
         except BaseException:
             lifecycle.down(settings, say=say)
             say(f"the state folder is kept: {state}")
@@ -65,6 +67,21 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+@contextmanager
+def _clients_log(path: Path) -> Iterator[None]:
+    """Keep what our own clients say of a broker that is being killed out of what a person reads."""
+    logger = logging.getLogger("headway.adapters")
+    handler = logging.FileHandler(path)
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
+        handler.close()
 
 
 @contextmanager

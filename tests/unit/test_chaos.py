@@ -1,0 +1,191 @@
+"""The parts of the chaos harness that need no stack: plans, schedules, answers, reports, and the commands' refusals."""
+
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from itertools import islice
+from typing import Any
+
+import httpx
+import pytest
+
+from headway.cli import main
+from headway.errors import InputRejected
+from headway.events import MAX_EVENT_BYTES, parse_event
+from orchestration.chaos.driver import Schedule, outcome_of, statuses_of
+from orchestration.chaos.faults import Fault, Injector, Planned, plan_kills, process_state
+from orchestration.chaos.load import USUAL_MIX, plan_sends
+from orchestration.chaos.mutant import MUTANTS
+from orchestration.chaos.report import Report, Trial
+from orchestration.chaos.tests_table import TESTS
+
+
+def sends_of(count: int, *, seed: int = 7) -> list[Any]:
+    mix = {kind: share * 5 for kind, share in USUAL_MIX.items()}
+    return list(islice(plan_sends(run="t", keys=9, mix=mix, generator=random.Random(seed)), count))
+
+
+def test_a_plan_follows_its_seed_and_counts_up_per_key() -> None:
+    sends = sends_of(3_000)
+
+    assert sends == sends_of(3_000)
+    assert sends != sends_of(3_000, seed=8)
+    first: dict[str, list[int]] = {}
+    for send in sends:
+        if send.kind != "duplicate":
+            first.setdefault(send.key, []).append(send.seq)
+    assert all(seqs == list(range(1, len(seqs) + 1)) for seqs in first.values())
+    assert {send.kind for send in sends} == {*USUAL_MIX, "valid"}
+
+
+def test_every_kind_is_what_it_says() -> None:
+    by_kind = {send.kind: send for send in sends_of(3_000)}
+
+    assert len(by_kind["oversize"].body) > MAX_EVENT_BYTES
+    assert parse_event(by_kind["valid"].body).id == by_kind["valid"].id
+    assert parse_event(by_kind["unknown-type"].body).type == "chaos.unheard-of.v1"
+    with pytest.raises(InputRejected, match="subject"):
+        parse_event(by_kind["invalid-envelope"].body)
+
+
+def test_a_repeat_is_byte_for_byte_an_earlier_send() -> None:
+    seen: dict[str, bytes] = {}
+    for send in sends_of(3_000):
+        if send.kind == "duplicate":
+            assert seen[send.id] == send.body
+        seen.setdefault(send.id, send.body)
+
+
+def test_a_schedule_mixes_batches_and_singles_at_their_rates() -> None:
+    schedule = Schedule(batches_per_s=3, batch_size=20, singles_per_s=9)
+
+    posts = schedule.cut(sends_of(690))
+
+    assert schedule.events_per_s == 69
+    assert Counter(map(len, posts)) == {20: 30, 1: 90}
+    assert [send for post in posts for send in post] == sends_of(690)
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"), [(202, "acked"), (400, "refused"), (413, "refused"), (503, "unknown"), (502, "unknown")]
+)
+def test_a_5xx_promises_nothing_either_way(status: int, outcome: str) -> None:
+    assert outcome_of(status) == outcome
+
+
+def test_a_batch_is_told_event_by_event_and_silence_is_no_acknowledgement() -> None:
+    answer = httpx.Response(207, json={"results": [{"index": 1, "status": 400}, {"index": 0, "status": 202}]})
+    refused = httpx.Response(413, json={"title": "too large"})
+
+    assert statuses_of(answer, 3, batch=True) == [202, 400, 500]
+    assert statuses_of(refused, 2, batch=True) == [413, 413]
+    assert statuses_of(httpx.Response(202, json={}), 1, batch=False) == [202]
+
+
+def test_kills_are_spread_and_every_kind_has_its_turn() -> None:
+    kills = plan_kills(["a", "b", "c"], count=7, first_s=10, last_s=80, generator=random.Random(1))
+
+    assert kills == plan_kills(["a", "b", "c"], count=7, first_s=10, last_s=80, generator=random.Random(1))
+    assert [kill.at_s for kill in kills] == sorted(kill.at_s for kill in kills)
+    assert kills[0].at_s >= 10
+    assert kills[-1].at_s <= 80
+    assert min(Counter(kill.kind for kill in kills).values()) >= 2
+
+
+class Sleepers:
+    """Processes that a stand-in for the supervisor starts again."""
+
+    def __init__(self, *, restarts: bool) -> None:
+        self.restarts = restarts
+        self.process = self.start()
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        if self.process.poll() is not None and self.restarts:
+            self.process = self.start()
+        return {"job-1": {"name": "job-1", "pid": self.process.pid, "state": "ready"}}
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.mark.parametrize(("restarts", "proven"), [(True, True), (False, False)])
+def test_a_kill_is_proven_by_another_pid_and_by_nothing_else(*, restarts: bool, proven: bool) -> None:
+    sleepers = Sleepers(restarts=restarts)
+    injector = Injector(sleepers.status, print)
+
+    fault = injector.do(Planned(at_s=0, kind="job", what="kill"))
+    injector.wait_until_proven(within_s=5 if restarts else 1)
+    injector.close()
+    sleepers.end()
+
+    assert fault is not None
+    assert (fault.name, fault.proof is not None) == ("job-1", proven)
+
+
+def test_a_stop_is_proven_by_the_kernels_own_word() -> None:
+    sleepers = Sleepers(restarts=False)
+    injector = Injector(sleepers.status, print)
+
+    fault = injector.do(Planned(at_s=0, kind="job", what="stop", hold_s=0.2))
+    injector.close()
+    state = process_state(sleepers.process.pid)
+    sleepers.end()
+
+    assert fault is not None
+    assert fault.proof is not None
+    assert fault.proof.startswith("state T for 0.2 s")
+    assert state != "T"
+    assert process_state(2**22 + 1) is None
+
+
+def report_of(*, faults: list[Fault], violations: dict[str, list[str]], wants: dict[str, bool]) -> Report:
+    return Report(
+        trial=Trial(test="R1", short=True, seed=1, mutant=None, say=print),
+        n=30_000,
+        violations=violations,
+        wants=wants,
+        figures={"acked": 3},
+        faults=faults,
+        begun_s=0.0,
+        seconds=1.0,
+    )
+
+
+def test_a_report_holds_only_with_proven_faults_no_violation_and_every_want() -> None:
+    proven = Fault(kind="a", name="a", what="kill", at_s=1.0, pid=1, pid_after=2, down_s=0.5, proof="pid 1 -> 2")
+    unproven = Fault(kind="a", name="a", what="kill", at_s=1.0, pid=1)
+
+    assert report_of(faults=[proven], violations={}, wants={"w": True}).held
+    assert not report_of(faults=[proven, unproven], violations={}, wants={}).held
+    assert not report_of(faults=[proven], violations={"I1": ["lost"]}, wants={}).held
+    assert not report_of(faults=[proven], violations={}, wants={"w": False}).held
+    facts = json.loads(json.dumps(report_of(faults=[proven], violations={}, wants={}).facts()))
+    assert (facts["held"], facts["n"], facts["bound"]) == (True, 30_000, 1e-4)
+    assert facts["faults"][0]["proof"] == "pid 1 -> 2"
+
+
+def test_every_test_can_be_loaded_and_names_mutants_that_exist() -> None:
+    for entry in TESTS:
+        assert callable(entry.load())
+        assert entry.promise
+
+
+def test_the_command_refuses_unknown_tests_and_mutants(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chaos", "R99"]) == 1
+    assert "wanted one of R1" in capsys.readouterr().err
+    assert main(["chaos", "R1", "--mutant", "none-such"]) == 1
+    assert "ack-before-delivery" in capsys.readouterr().err
+
+
+def test_a_mutant_concerns_only_the_processes_it_is_about() -> None:
+    loader = MUTANTS["commit-before-write"]
+
+    assert loader.concerns("streaming.main", ["lake-loader", "--instance", "0"])
+    assert not loader.concerns("streaming.main", ["enricher"])
+    assert MUTANTS["ack-before-delivery"].concerns("serving.collector_main", [])
