@@ -43,13 +43,14 @@ class Reference(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
-    """One event type: its body, its producer, and how late it may come (S6)."""
+    """One event type: its body, its producer, and how late it may come (S6); ``example`` is a body for documentation."""
 
     event_type: str
     body: type[msgspec.Struct]
     description: str
     owner: str
     lateness: timedelta = timedelta(hours=2)
+    example: Mapping[str, Any] | None = None
 
     @property
     def lateness_us(self) -> int:

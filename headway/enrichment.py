@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
+from prometheus_client import Counter, Gauge
+
 from headway.clock import monotonic_s
 from headway.contracts import Domain, Reference
 from headway.errors import InputRejected
@@ -25,6 +27,8 @@ CACHE_ITEMS = 65_536
 CACHE_TTL_S = 300.0
 
 Key = tuple[Any, ...]
+CACHED = Counter("headway_enrichment_cache_total", "Items answered from the cache, and not.", ["result"])
+CACHE_OLDEST = Gauge("headway_enrichment_cache_oldest_seconds", "Age of the oldest answer that is kept.")
 
 
 class ReferenceEnrichment:
@@ -69,8 +73,6 @@ class CachedEnrichment:
         self._inputs = {c.event_type: _inputs(domain, c.event_type) for c in domain.contracts}
         self._answers: dict[Key, Enriched] = {}
         self.version: str | None = None
-        self.hits = 0
-        self.misses = 0
 
     def __len__(self) -> int:
         """How many answers are kept."""
@@ -87,8 +89,8 @@ class CachedEnrichment:
             answer = known.get(key)
             if answer is None or answer.fetched_s < fresh_since_s:
                 wanted[key] = item
-        self.misses += len(wanted)
-        self.hits += len(items) - len(wanted)
+        CACHED.labels("miss").inc(len(wanted))
+        CACHED.labels("hit").inc(len(items) - len(wanted))
         if not wanted:
             return [known[key] for key in keys]
         found: dict[Key, EnrichmentAnswer] = {key: known[key] for key in keys if key not in wanted}
@@ -112,6 +114,8 @@ class CachedEnrichment:
             self._answers[key] = answer
         while len(self._answers) > self._limit:
             del self._answers[next(iter(self._answers))]
+        oldest = next(iter(self._answers.values()), None)
+        CACHE_OLDEST.set(0.0 if oldest is None else oldest.age_s(self._now_s()))
 
 
 def refused_field(refusal: InputRejected) -> str | None:

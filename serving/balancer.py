@@ -94,6 +94,16 @@ def load_balancer_table(
             retry_on=("conn-failure",),
         ),
         _backend(
+            "enrichment",
+            tuple(
+                Server(name=f"enrichment-{n}", host=LOOPBACK, port=port, weight=100)
+                for n, port in enumerate(enrichment_ports(settings))
+            ),
+            # Its client gives up after 2 s. A body that ends a replica must not end the other one too.
+            answer_timeout_ms=2_000,
+            retry_on=("conn-failure",),
+        ),
+        _backend(
             "release-guard",
             (Server(name="release-guard", host=LOOPBACK, port=settings.ports.release, weight=100),),
             answer_timeout_ms=5_000,
@@ -121,11 +131,17 @@ def load_balancer_table(
         max_connections=_MAX_CONNECTIONS,
         routes=(
             Route(prefix="/v1/events", backend="collectors"),
+            Route(prefix="/v1/enrich", backend="enrichment"),
             Route(prefix="/v1/releases", backend="release-guard"),
         ),
         splits=tuple(splits),
         backends=tuple(backends),
     )
+
+
+def enrichment_ports(settings: Settings) -> tuple[int, ...]:
+    """Where the replicas of the Enrichment API listen."""
+    return settings.ports.enrichment, settings.ports.enrichment_second
 
 
 def release_table_path(settings: Settings) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headway.contracts import Domain
+from headway.ports import Enrichment
 from headway.topics import (
     EVENTS_ENRICHED,
     EVENTS_ENRICHED_LETTERS,
@@ -30,6 +31,7 @@ class Context:
     online_url: str
     feast_project: str
     lake_root: str
+    enrichment_url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +44,20 @@ class Job:
 
 
 def _enrich(context: Context) -> Worker:
-    from headway.enrichment import CachedEnrichment, ReferenceEnrichment
     from streaming.handlers.enrich import EnrichHandler
 
-    reference = ReferenceEnrichment(context.domain.load_reference())
-    enrichment = CachedEnrichment(reference, context.domain, ttl_s=math.inf)
-    return HandlerWorker(EnrichHandler(context.domain, enrichment, context.restore))
+    return HandlerWorker(EnrichHandler(context.domain, _enrichment(context), context.restore))
+
+
+def _enrichment(context: Context) -> Enrichment:
+    from headway.enrichment import CachedEnrichment, ReferenceEnrichment
+
+    if not context.enrichment_url:
+        # What is in process cannot grow old: another version is another process.
+        return CachedEnrichment(ReferenceEnrichment(context.domain.load_reference()), context.domain, ttl_s=math.inf)
+    from headway.adapters.enrichment_http import HttpEnrichment
+
+    return CachedEnrichment(HttpEnrichment(context.enrichment_url), context.domain)
 
 
 def _fan_out(context: Context) -> Worker:

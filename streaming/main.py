@@ -46,6 +46,7 @@ def run(name: str, *, domain: Domain, instance: int, health: Health, settings: S
         online_url=f"redis://{settings.online_store}",
         feast_project=settings.feast_project,
         lake_root=settings.lake,
+        enrichment_url=settings.enrichment_url,
     )
     owned: set[TopicPartition] = set()
     worker = job.build(context)

@@ -104,12 +104,37 @@ CANCELLED = "flight.cancelled.v1"
 DIVERTED = "flight.diverted.v1"
 WEATHER = "weather.observed.v1"
 
+# UA 1545 of the first of January 2013, as it flew, and the weather it flew in.
+_FLIGHT = {
+    "carrier": "UA",
+    "flight": 1545,
+    "tail": "N14228",
+    "origin": "EWR",
+    "dest": "IAH",
+    "sched_dep": "2013-01-01T10:15:00Z",
+    "sched_arr": "2013-01-01T14:19:00Z",
+    "distance_mi": 1400,
+}
+_WEATHER = {
+    "origin": "EWR",
+    "temp_f": 39.02,
+    "dewpoint_f": 28.04,
+    "humidity_pct": 64.43,
+    "wind_dir_deg": 260,
+    "wind_speed_mph": 12.65858,
+    "wind_gust_mph": None,
+    "precip_hundredths_in": 0,
+    "pressure_mb": 1011.9,
+    "visib_mi": 10.0,
+}
+
 CONTRACTS = (
     Contract(
         event_type=SCHEDULED,
         body=FlightScheduled,
         description="A flight is planned; sent 24 h before its scheduled departure.",
         owner=OWNER,
+        example=_FLIGHT,
         lateness=FLIGHT_LATENESS,
     ),
     Contract(
@@ -117,6 +142,7 @@ CONTRACTS = (
         body=FlightDeparted,
         description="A flight left its gate, with its departure delay.",
         owner=OWNER,
+        example={**_FLIGHT, "dep_delay_min": 2},
         lateness=FLIGHT_LATENESS,
     ),
     Contract(
@@ -124,6 +150,7 @@ CONTRACTS = (
         body=FlightArrived,
         description="A flight reached its gate, with its arrival delay and time in the air.",
         owner=OWNER,
+        example={**_FLIGHT, "arr_delay_min": 11, "air_time_min": 227},
         lateness=FLIGHT_LATENESS,
     ),
     Contract(
@@ -131,6 +158,7 @@ CONTRACTS = (
         body=FlightCancelled,
         description="A flight was cancelled; known at its scheduled departure.",
         owner=OWNER,
+        example=_FLIGHT,
         lateness=FLIGHT_LATENESS,
     ),
     Contract(
@@ -138,6 +166,7 @@ CONTRACTS = (
         body=FlightDiverted,
         description="A flight landed elsewhere or came back; known at its scheduled arrival.",
         owner=OWNER,
+        example=_FLIGHT,
         lateness=FLIGHT_LATENESS,
     ),
     Contract(
@@ -145,5 +174,6 @@ CONTRACTS = (
         body=WeatherObserved,
         description="Hourly weather at a New York airport.",
         owner=OWNER,
+        example=_WEATHER,
     ),
 )

@@ -6,6 +6,7 @@ the API may simply be down. So a batch is divided only after the API has answere
 nothing at all is answered, no item is to blame.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -83,6 +84,8 @@ class HttpEnrichment:
         self._call_timeout_s = call_timeout_s
         self._budget = budget or RetryBudget()
         self._now_s = now_s
+        # One line for every call is what its metrics are for.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         # A proxy of the environment is for the world outside, never for a service of ours.
         self._client = httpx.Client(trust_env=False, limits=httpx.Limits(max_connections=4))
         self._breaker = pybreaker.CircuitBreaker(
@@ -115,7 +118,7 @@ class HttpEnrichment:
         try:
             answers = self._ask(items, until_s)
         except Unanswered as failure:
-            if failure.slow or failure.status not in (0, 500, 502) or not self._works(until_s):
+            if failure.slow or failure.status not in (0, 500, 502) or not self._answers(until_s):
                 raise DependencyDown("the Enrichment API", f"{failure}, {ATTEMPTS} attempts at most") from failure
             _LOG.warning("enrichment batch divided", items=len(items), reason=str(failure))
             return self._divide(items, until_s)
@@ -136,15 +139,21 @@ class HttpEnrichment:
         if len(items) == 1:
             return [self._last_try(items[0], until_s)]
         middle = len(items) // 2
+        halves = (items[:middle], items[middle:])
+        # Both before either is divided on: the one that is answered proves that the other is to blame.
+        asked = [self._half(half, until_s) for half in halves]
         answers: list[EnrichmentAnswer] = []
-        for half in (items[:middle], items[middle:]):
-            try:
-                answers += self._once(half, until_s)
-            except Unanswered as failure:
-                if failure.slow or self._now_s() >= until_s:
-                    raise DependencyDown("the Enrichment API", f"{failure} while a batch was divided") from failure
-                answers += self._divide(half, until_s)
+        for half, answered in zip(halves, asked, strict=True):
+            answers += answered or self._divide(half, until_s)
         return answers
+
+    def _half(self, items: Sequence[EnrichmentItem], until_s: float) -> list[EnrichmentAnswer] | None:
+        try:
+            return self._once(items, until_s)
+        except Unanswered as failure:
+            if failure.slow:
+                raise DependencyDown("the Enrichment API", f"{failure} while a batch was divided") from failure
+            return None
 
     def _last_try(self, item: EnrichmentItem, until_s: float) -> EnrichmentAnswer:
         try:
@@ -155,13 +164,16 @@ class HttpEnrichment:
             return EnrichmentFailed(f"the Enrichment API fails on this body ({failure})", ATTEMPTS)
 
     def _works(self, until_s: float) -> bool:
-        """Whether a question known to be good is answered now; without one, an empty one."""
+        """Whether a question known to be good is answered now; a service that never answered one is not known to work."""
+        return self._good is not None and self._answers(until_s)
+
+    def _answers(self, until_s: float) -> bool:
+        """Whether it answers the question known to be good; before there is one, an empty one."""
         try:
             answers = self._once([] if self._good is None else [self._good], until_s)
         except Unanswered:
             return False
-        # A service that takes nothing but empty questions is not known to work.
-        return bool(answers) and not isinstance(answers[0], EnrichmentFailed)
+        return not any(isinstance(answer, EnrichmentFailed) for answer in answers)
 
     def _ask(self, items: Sequence[EnrichmentItem], until_s: float) -> list[EnrichmentAnswer]:
         """Return the answers, after retries with backoff as far as the budget goes, through the breaker."""
@@ -191,7 +203,9 @@ class HttpEnrichment:
             answers: list[EnrichmentAnswer] = self._breaker.call(self._once, items, until_s)
         except pybreaker.CircuitBreakerError as error:
             CALLS.labels("not-sent").inc()
-            detail = f"the last {self._breaker.fail_max} calls failed; asked again within {self._breaker.reset_timeout:g} s"
+            detail = (
+                f"the last {self._breaker.fail_max} calls failed; asked again within {self._breaker.reset_timeout:g} s"
+            )
             raise DependencyDown("the Enrichment API", detail) from error
         finally:
             BREAKER_OPEN.set(self.open)

@@ -244,6 +244,18 @@ def _collector(settings: Settings) -> list[Process]:
     ]
 
 
+def _enrichment(settings: Settings) -> list[Process]:
+    return [
+        Process(
+            name=f"enrichment-{n}",
+            command=lambda n=n: module("serving.enrichment_main", "--instance", n),  # type: ignore[misc]  # bound
+            env=settings.environment(),
+            ready=answers(port, "/readyz"),
+        )
+        for n, port in enumerate((settings.ports.enrichment, settings.ports.enrichment_second))
+    ]
+
+
 def _haproxy(settings: Settings) -> list[Process]:
     return [
         Process(
@@ -335,6 +347,8 @@ def _job(settings: Settings, name: str, instance: int) -> Process:
     """One instance of a job: the first at its own port, another at a port it chooses and announces."""
     command = module("streaming.main", name, "--instance", instance)
     env, depends_on = settings.environment(), ("topics",)
+    # Through the load balancer, which knows the replicas that are ready.
+    env |= {"HEADWAY_ENRICHMENT_URL": settings.enrichment_url or settings.load_balancer_url}
     if instance == 0:
         port = settings.ports.job_first + STREAM_JOBS.index(name)
         return Process(
@@ -377,11 +391,18 @@ PARTS: tuple[Part, ...] = (
     Part(name="valkey", group="features", processes=_valkey, ports=("valkey",)),
     Part(name="topics", group="events", processes=_topics, ports=("kafka_watch",), needs=("kafka",)),
     Part(
+        name="enrichment",
+        group="events",
+        processes=_enrichment,
+        ports=("enrichment", "enrichment_second"),
+        page="/openapi.json",
+    ),
+    Part(
         name="streams",
         group="events",
         processes=_streams,
         ports=("job_first",),
-        needs=("topics", "valkey"),
+        needs=("topics", "valkey", "enrichment", "haproxy"),
         scalable=_scalable_jobs,
     ),
     Part(name="mlflow", group="training", processes=_mlflow, ports=("mlflow",), page="/"),

@@ -42,6 +42,7 @@ def test_haproxy_accepts_the_table_and_a_product_without_a_release_has_no_server
 
     assert [(r.prefix, r.backend) for r in table.routes] == [
         ("/v1/events", "collectors"),
+        ("/v1/enrich", "enrichment"),
         ("/v1/releases", "release-guard"),
     ]
     assert [(s.prefix, s.green_share) for s in table.splits] == [("/v1/delay", 0)]
@@ -61,7 +62,7 @@ def test_only_events_go_to_a_second_server_when_nothing_was_sent_yet(tmp_path: P
 
     retries = {backend.name: backend.retry_on for backend in table.backends}
 
-    assert retries["collectors"] == ("conn-failure",)
+    assert retries["collectors"] == retries["enrichment"] == ("conn-failure",)
     assert retries["delay.blue"] == ("conn-failure", "empty-response")
 
 
