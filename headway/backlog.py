@@ -84,8 +84,8 @@ class Track:
 class Load:
     """What a decision is made from; recorded with it. Rates are per second, None when they cannot be known yet.
 
-    ``agreeing`` counts the last readings with these instances, ``behind`` says whether all of the last few had a real
-    backlog, ``calm_s`` for how long there was none.
+    ``agreeing`` counts the last readings with these instances, ``behind`` says whether all of them had a real backlog,
+    ``calm_s`` for how long there was none; both counted up to what the policy asks for, so that rest looks alike.
     """
 
     job: str
@@ -122,9 +122,9 @@ def measure(job: str, track: Track, policy: Policy, *, partitions: int, held: bo
         peak_input_per_s=_peak_input(same, policy),
         handled_per_s=handled,
         capacity_per_s=track.capacity_per_s,
-        agreeing=len(same),
+        agreeing=len(recent),
         behind=enough and handled is not None and _behind(recent, handled, policy),
-        calm_s=_calm_s(same, policy),
+        calm_s=min(policy.calm_s, _calm_s(same, policy)),
     )
 
 

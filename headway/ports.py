@@ -323,6 +323,33 @@ class SearchIndex(Protocol):
         """Release connections."""
 
 
+class InstanceCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many instances of a job are wanted and how many work; ``held`` when a person decides the number."""
+
+    wanted: int
+    ready: int
+    held: bool
+
+
+class Fleet(Protocol):
+    """Whatever runs stream jobs: a supervisor on one machine, an orchestrator of containers in a cluster."""
+
+    def counts(self) -> Mapping[str, InstanceCount]:
+        """The jobs that run here, by name.
+
+        Raises:
+            TransientFailure: nobody answers.
+        """
+
+    def scale(self, job: str, instances: int) -> None:
+        """Want so many instances of a job from now on; returns before they are there.
+
+        Raises:
+            PermanentFailure: there is no such job, it has no work for so many, or a person holds another number.
+            TransientFailure: nobody answers.
+        """
+
+
 def next_offsets(inputs: Iterable[Message]) -> dict[TopicPartition, int]:
     """The offset to read next per partition once ``inputs`` are done."""
     offsets: dict[TopicPartition, int] = {}

@@ -38,7 +38,7 @@ def decide(loads: Iterable[Load], policy: Policy) -> list[Decision]:
             decision = replace(  # noqa: PLW2901 - what is granted takes the place of what was wished
                 decision,
                 instances=decision.load.instances + given,
-                reason=f"{decision.reason}; the budget of {policy.extra} instances beyond the first allows {given} more",
+                reason=f"{decision.reason}; the budget of {policy.extra} beyond the first ones leaves {given}",
             )
         left -= given
         granted[decision.load.job] = decision
@@ -64,7 +64,7 @@ def _hindrance(load: Load, policy: Policy) -> str | None:
     if load.ready < load.instances:
         return f"{load.ready} of {load.instances} instances are ready"
     if load.agreeing < policy.readings or load.handled_per_s is None:
-        return f"measuring: {load.agreeing} of {policy.readings} readings with {load.instances} instances"
+        return f"measuring: {load.agreeing} of {policy.readings} readings"
     if load.lag_s is None:
         return f"nothing handled while {load.lag:,} messages wait: more instances would not help; see its log"
     return None
@@ -77,14 +77,13 @@ def _answer_backlog(load: Load, policy: Policy, *, most: int) -> Decision:
     one_per_s = load.handled_per_s / load.ready
     needed = math.ceil((load.input_per_s + load.lag / policy.drain_within_s) / one_per_s)
     told = f"{_lag(load)}, {load.input_per_s:,.0f}/s come in, one instance handles {one_per_s:,.0f}/s"
-    wanted = f"{needed} would drain it in {policy.drain_within_s:.0f} s"
     if needed <= load.instances:
         reason = f"{told}: {load.instances} drain it in {policy.drain_within_s:.0f} s"
-    elif load.instances >= most:
-        limit = f"its {load.partitions} partitions" if most == load.partitions else f"the {most} allowed"
-        reason = f"{told}: {wanted}, but it is at {limit}"
     else:
-        reason = f"{told}: {wanted}"
+        reason = f"{told}: {needed} would drain it in {policy.drain_within_s:.0f} s"
+    if needed > most:
+        limit = f"its {load.partitions} partitions" if most == load.partitions else f"the {most} allowed"
+        reason = f"{reason}, limited to {limit}"
     return Decision(load=load, instances=min(max(needed, load.instances), most), reason=reason)
 
 

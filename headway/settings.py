@@ -61,6 +61,7 @@ class Ports(BaseModel):
     enrichment_second: Port = Field(default=18_019, description="enrichment API, second replica")
     feature_api: Port = Field(default=18_015, description="real-time feature serving API")
     release: Port = Field(default=18_016, description="release guard: webhooks in, release table out")
+    scaler: Port = Field(default=18_017, description="what the job scaler decided, as metrics")
     replica_first: Port = Field(default=18_020, description="model replicas that are not under Ray, 10")
     dagster: Port = Field(default=18_030, description="Dagster's web pages")
     dagster_code: Port = Field(default=18_031, description="Dagster's code server")
@@ -99,6 +100,13 @@ class Settings(BaseSettings):
     mlflow_url: str = Field(default="", description="tracking server; the local one when empty")
     enrichment_url: str = Field(default="", description="Enrichment API; reference data in process when empty")
     load_balancer_url: str = Field(default="", description="the door clients use; the local one when empty")
+    scaler_most: int = Field(
+        default=2, ge=1, description="instances of one stream job that the scaler asks for, at most"
+    )
+    scaler_extra: int = Field(
+        default=0, ge=0, description="instances beyond the first, over all jobs; 0: one less than processors"
+    )
+    scaler_drain_s: float = Field(default=30.0, gt=0, description="a backlog that takes longer brings another instance")
     feast_project: str = Field(default="headway", description="prefix of every key in the online store")
     lake: str = Field(default="", description="folder or URL of the Delta tables; <state>/lake when empty")
 

@@ -22,11 +22,17 @@ from streaming.runtime import HandlerWorker, Restore, SinkWorker, Worker
 
 
 @dataclass(frozen=True, kw_only=True)
-class Context:
-    """What a job may need: the domain it serves, product names, and where the stores are."""
+class Scope:
+    """Whose events the jobs handle: a domain's and its products'. Names topics, and needs no store."""
 
     domain: Domain
     products: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context(Scope):
+    """What a job may need to work: its scope, and where the stores are."""
+
     restore: Restore
     online_url: str
     feast_project: str
@@ -39,7 +45,7 @@ class Job:
     """One row of the table."""
 
     name: str
-    topics: Callable[[Context], Sequence[str]]
+    topics: Callable[[Scope], Sequence[str]]
     build: Callable[[Context], Worker]
 
 
@@ -85,13 +91,13 @@ def _lake(context: Context) -> Worker:
     return SinkWorker(build_lake_sink(context.domain, context.products, context.lake_root))
 
 
-def _changelogs(context: Context) -> list[str]:
-    return [features_topic(view.qualified) for view in context.domain.views]
+def _changelogs(scope: Scope) -> list[str]:
+    return [features_topic(view.qualified) for view in scope.domain.views]
 
 
-def _lake_topics(context: Context) -> list[str]:
-    logged = [predictions_topic(product) for product in context.products]
-    return [EVENTS_ENRICHED, EVENTS_RAW_LETTERS, EVENTS_ENRICHED_LETTERS, *_changelogs(context), *logged]
+def _lake_topics(scope: Scope) -> list[str]:
+    logged = [predictions_topic(product) for product in scope.products]
+    return [EVENTS_ENRICHED, EVENTS_RAW_LETTERS, EVENTS_ENRICHED_LETTERS, *_changelogs(scope), *logged]
 
 
 AGGREGATE = "features-aggregate"

@@ -4,6 +4,7 @@ Estimates: offsets of transactional topics have gaps, and a group at rest stands
 transaction. Joins no group and reads no message.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,11 +23,15 @@ from headway.ports import TopicPartition
 
 @dataclass(frozen=True, kw_only=True)
 class GroupBacklog:
-    """Sums over the partitions a group reads: the next offset of each, and how far the group is. ``places`` counts them."""
+    """Sums over the partitions a group reads: the next offset of each, and how far the group is.
+
+    ``places`` counts them; ``partitions`` is the most that any one topic has, so the most instances that have work.
+    """
 
     written: int
     done: int
     places: int
+    partitions: int
 
 
 def read_backlogs(admin: AdminClient, groups: Mapping[str, Sequence[str]]) -> dict[str, GroupBacklog]:
@@ -56,6 +61,7 @@ def read_backlogs(admin: AdminClient, groups: Mapping[str, Sequence[str]]) -> di
             # What retention took cannot be done any more; a group that never committed starts at the first.
             done=sum(max(first[place], committed[group].get(place, 0)) for place in each),
             places=len(each),
+            partitions=max(Counter(topic for topic, _ in each).values(), default=0),
         )
         for group, each in places.items()
     }

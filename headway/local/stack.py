@@ -343,6 +343,18 @@ def _scalable_jobs(settings: Settings) -> list[Scalable]:
     ]
 
 
+def _scaler(settings: Settings) -> list[Process]:
+    return [
+        Process(
+            name="job-scaler",
+            command=lambda: module("streaming.scaler", "--fleet", "headway.local.fleet:supervised"),
+            env=settings.environment(),
+            ready=answers(settings.ports.scaler, "/readyz"),
+            depends_on=("topics",),
+        )
+    ]
+
+
 def _job(settings: Settings, name: str, instance: int) -> Process:
     """One instance of a job: the first at its own port, another at a port it chooses and announces."""
     command = module("streaming.main", name, "--instance", instance)
@@ -405,6 +417,7 @@ PARTS: tuple[Part, ...] = (
         needs=("topics", "valkey", "enrichment", "haproxy"),
         scalable=_scalable_jobs,
     ),
+    Part(name="scaler", group="events", processes=_scaler, ports=("scaler",), needs=("streams",)),
     Part(name="mlflow", group="training", processes=_mlflow, ports=("mlflow",), page="/"),
     Part(
         name="dagster",

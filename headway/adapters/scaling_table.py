@@ -1,0 +1,112 @@
+"""The scaler's decisions with their inputs, in one SQLite file.
+
+A decision that repeats the one before it in every input, as those of an idle job do, lengthens that row: ``times`` and
+``until_us``. Nothing is left out and a quiet night is one row. Rows that changed nothing are forgotten after a day.
+What bites: one writer, the scaler; others read.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from headway.backlog import Policy
+from headway.clock import DAY_US
+from headway.scaling import Decision
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS decision (
+    at_us INTEGER NOT NULL, until_us INTEGER NOT NULL, times INTEGER NOT NULL, job TEXT NOT NULL,
+    before INTEGER NOT NULL, after INTEGER NOT NULL, reason TEXT NOT NULL, inputs TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS decision_by_job ON decision (job, at_us);
+CREATE INDEX IF NOT EXISTS decision_by_age ON decision (until_us);
+"""
+KEPT_US = DAY_US
+_LOCK_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """A decision as it was recorded: made at ``at_us``, and again, alike, ``times`` times until ``until_us``."""
+
+    at_us: int
+    until_us: int
+    times: int
+    job: str
+    before: int
+    after: int
+    reason: str
+    inputs: dict[str, Any]
+
+
+def scaling_file(state: Path) -> Path:
+    """Return where the table is in a state folder."""
+    return state / "scaling" / "decisions.sqlite"
+
+
+class ScalingTable:
+    """The table in one file; made when it is not there. Safe to use from several threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        with self._connected() as table:
+            table.execute("PRAGMA journal_mode = WAL")
+            table.executescript(_SCHEMA)
+
+    def record(self, decisions: Iterable[Decision], policy: Policy, *, at_us: int) -> None:
+        """Write one round of decisions, all or none, and forget what is old and changed nothing."""
+        with self._connected() as table:
+            for decision in decisions:
+                _record_one(table, decision, policy, at_us)
+            table.execute("DELETE FROM decision WHERE until_us < ? AND before = after", (at_us - KEPT_US,))
+
+    def read(self, *, job: str | None, last: int, changes: bool) -> list[Recorded]:
+        """Return the last decisions, oldest first; of one job or all, only those that changed a number or all."""
+        query = (
+            "SELECT at_us, until_us, times, job, before, after, reason, inputs FROM decision "
+            "WHERE (?1 IS NULL OR job = ?1) AND (before <> after OR NOT ?2) ORDER BY at_us DESC, rowid DESC LIMIT ?3"
+        )
+        with self._connected() as table:
+            rows = table.execute(query, (job, changes, last)).fetchall()
+        return [
+            Recorded(
+                at_us=row[0],
+                until_us=row[1],
+                times=row[2],
+                job=row[3],
+                before=row[4],
+                after=row[5],
+                reason=row[6],
+                inputs=json.loads(row[7]),
+            )
+            for row in reversed(rows)
+        ]
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        # A connection for each use: they are cheap, and one may not be shared by threads.
+        table = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_S)
+        try:
+            with table:
+                yield table
+        finally:
+            table.close()
+
+
+def _record_one(table: sqlite3.Connection, decision: Decision, policy: Policy, at_us: int) -> None:
+    load = decision.load
+    inputs = json.dumps({"load": asdict(load), "policy": asdict(policy)}, sort_keys=True)
+    told = (load.job, load.instances, decision.instances, decision.reason, inputs)
+    newest = table.execute(
+        "SELECT rowid, job, before, after, reason, inputs FROM decision WHERE job = ? ORDER BY at_us DESC LIMIT 1",
+        (load.job,),
+    ).fetchone()
+    if newest is not None and newest[1:] == told:
+        table.execute("UPDATE decision SET until_us = ?, times = times + 1 WHERE rowid = ?", (at_us, newest[0]))
+    else:
+        table.execute("INSERT INTO decision VALUES (?, ?, 1, ?, ?, ?, ?, ?)", (at_us, at_us, *told))
