@@ -65,23 +65,31 @@ def _swallow_letter_failure() -> None:
 
 
 def _commit_before_write() -> None:
-    from streaming.sinks.lake import LakeSink
+    from headway.clock import monotonic_s
+    from streaming.runtime import Flushed
+    from streaming.sinks.lake import FLUSH_AGE_S, LakeSink
 
-    flush, drop = LakeSink.flush, LakeSink.drop
-    held: list[Any] = []
+    offer, flush = LakeSink.offer, LakeSink.flush
+    uncommitted: list[Any] = []
+    flushed_s, owed = monotonic_s(), False
+
+    def take(self: Any, batch: Any) -> None:
+        uncommitted.extend(batch)
+        offer(self, batch)
+
+    def due(_self: Any, now_s: float) -> bool:
+        return now_s - flushed_s >= FLUSH_AGE_S
 
     def commit_first(self: Any) -> Any:
-        """Write what was buffered before, and have the offsets of what is buffered now committed unwritten."""
-        now, self._buffer = self._buffer, list(held)
-        held[:] = now
-        flush(self)
-        return now
+        """Every other time give up messages to be committed that are not written yet."""
+        nonlocal flushed_s, owed
+        flushed_s, owed = monotonic_s(), not owed
+        if not owed:
+            flush(self)
+        messages, uncommitted[:] = list(uncommitted), []
+        return Flushed(messages=messages)
 
-    def forget(self: Any) -> None:
-        held.clear()
-        drop(self)
-
-    LakeSink.flush, LakeSink.drop = commit_first, forget  # type: ignore[method-assign]
+    LakeSink.offer, LakeSink.due, LakeSink.flush = take, due, commit_first  # type: ignore[method-assign]
 
 
 MUTANTS: Mapping[str, Mutant] = {
