@@ -77,7 +77,7 @@ def _commit_before_write() -> None:
         uncommitted.extend(batch)
         offer(self, batch)
 
-    def due(_self: Any, now_s: float) -> bool:
+    def due(self: Any, now_s: float) -> bool:  # noqa: ARG001
         return now_s - flushed_s >= FLUSH_AGE_S
 
     def commit_first(self: Any) -> Any:
