@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from headway.clock import monotonic_s
+from headway.clock import SystemClock, monotonic_s, to_us
 from headway.errors import HeadwayError
 
-What = Literal["kill", "stop", "term"]
+What = Literal["kill", "stop", "term", "join", "leave"]
 _WATCH_EVERY_S = 0.2
 # A process that was just killed is not there to be killed again; wait this long for it, then leave the fault out.
 _TARGET_WITHIN_S = 20.0
@@ -39,16 +39,22 @@ class Planned:
 
 @dataclass(kw_only=True)
 class Fault:
-    """One fault that was done, and what proves it."""
+    """One fault that was done, and what proves it; ``point`` is the fail-point that did it, if one did."""
 
     kind: str
     name: str
     what: What
     at_s: float
     pid: int
+    point: str | None = None
     pid_after: int | None = None
     down_s: float | None = None
     proof: str | None = None
+
+    @property
+    def at_ms(self) -> int:
+        """When it was, by the wall clock (Unix milliseconds)."""
+        return to_us(SystemClock().now()) // 1000 - round((monotonic_s() - self.at_s) * 1000)
 
     def facts(self, *, begun_s: float) -> dict[str, Any]:
         """Return it as plain values, its time from the start of the trial."""
@@ -56,6 +62,7 @@ class Fault:
             "at_s": round(self.at_s - begun_s, 2),
             "process": self.name,
             "what": self.what,
+            **({} if self.point is None else {"point": self.point}),
             "pid": self.pid,
             "pid_after": self.pid_after,
             "down_s": None if self.down_s is None else round(self.down_s, 2),
@@ -127,12 +134,11 @@ class Injector:
         self._watcher.join()
 
     def _target(self, kind: str) -> tuple[str, int] | None:
-        own = re.compile(rf"{re.escape(kind)}(-\d+)?$")
         deadline_s = monotonic_s() + _TARGET_WITHIN_S
         while monotonic_s() < deadline_s:
             with suppress(HeadwayError):
                 running = [
-                    p for name, p in sorted(self.processes().items()) if own.match(name) and p["state"] == "ready"
+                    p for name, p in sorted(self.processes().items()) if is_kind(name, kind) and p["state"] == "ready"
                 ]
                 if running:
                     # The one that has been killed least, so that all instances get their turn.
@@ -155,7 +161,7 @@ class Injector:
 
     def _watch(self) -> None:
         while not self._over.wait(_WATCH_EVERY_S):
-            waiting = [fault for fault in self.faults if fault.proof is None and fault.what != "stop"]
+            waiting = [fault for fault in self.faults if fault.proof is None and fault.what in ("kill", "term")]
             if not waiting:
                 continue
             try:
@@ -168,6 +174,11 @@ class Injector:
                 if pid is not None and pid != fault.pid and process["state"] == "ready":
                     fault.pid_after, fault.down_s = int(pid), monotonic_s() - fault.at_s
                     fault.proof = f"pid {fault.pid} -> {pid}"
+
+
+def is_kind(name: str, kind: str) -> bool:
+    """Whether a process is the kind's only or first, or a numbered one: ``enricher``, ``enricher-2``."""
+    return re.fullmatch(rf"{re.escape(kind)}(-\d+)?", name) is not None
 
 
 def process_state(pid: int) -> str | None:

@@ -92,6 +92,34 @@ def _commit_before_write() -> None:
     LakeSink.offer, LakeSink.due, LakeSink.flush = take, due, commit_first  # type: ignore[method-assign]
 
 
+def _offsets_before_outputs() -> None:
+    from headway.adapters.kafka_log import KafkaEventLog
+
+    commit = KafkaEventLog.commit
+
+    def in_two(self: Any, inputs: Any, outputs: Any) -> None:
+        """Commit in two transactions what belongs in one; whoever dies between them has lost the outputs."""
+        commit(self, inputs, [])
+        commit(self, [], outputs)
+
+    KafkaEventLog.commit = in_two  # type: ignore[method-assign]
+
+
+def _append_whatever_comes() -> None:
+    from headway.adapters.delta import Lake
+
+    def nothing(_self: Any, _table: str, _app_id: str) -> None:
+        """Know nothing of what the table holds."""
+
+    def append(self: Any, table: str, batches: Any) -> frozenset[str]:
+        """Add rows without asking whether the table has them."""
+        for _, frame in batches.values():
+            self.append(table, frame)
+        return frozenset(batches)
+
+    Lake.committed, Lake.append_each_once = nothing, append  # type: ignore[method-assign,assignment]
+
+
 MUTANTS: Mapping[str, Mutant] = {
     "ack-before-delivery": Mutant(
         bug="the Collector answers before the broker's delivery report",
@@ -110,6 +138,18 @@ MUTANTS: Mapping[str, Mutant] = {
         module="streaming.main",
         argument="lake-loader",
         plant=_commit_before_write,
+    ),
+    "offsets-before-outputs": Mutant(
+        bug="the Enricher commits its offsets in one transaction and its outputs in another",
+        module="streaming.main",
+        argument="enricher",
+        plant=_offsets_before_outputs,
+    ),
+    "lake-appends-blindly": Mutant(
+        bug="the lake loader writes without asking which offsets the table holds",
+        module="streaming.main",
+        argument="lake-loader",
+        plant=_append_whatever_comes,
     ),
 }
 

@@ -4,27 +4,19 @@ The same drive first runs without faults, which gives the rate to compare with o
 """
 
 import random
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from domains.flights.domain import DOMAIN
 from headway.adapters.delta import Lake
-from headway.adapters.kafka_publisher import KafkaPublisher
-from headway.adapters.kafka_reader import KafkaReader
 from headway.clock import monotonic_s
-from headway.settings import Settings
-from orchestration.chaos.driver import TICK_STEP_US, Drive, Driver, Schedule
-from orchestration.chaos.faults import Injector, plan_kills
-from orchestration.chaos.features import differing_features
-from orchestration.chaos.journal import Journal, read_journal
-from orchestration.chaos.load import USUAL_MIX, Send, plan_sends
-from orchestration.chaos.quiescence import books_at_rest, read_raw_letters
-from orchestration.chaos.reconcile import reconcile
+from orchestration.chaos.driver import Schedule
+from orchestration.chaos.faults import is_kind, plan_kills
+from orchestration.chaos.features import Features, differing_features
+from orchestration.chaos.load import USUAL_MIX, plan_sends
 from orchestration.chaos.report import Report, Trial, acked_per_s, quantile, seconds_to_next_ack
+from orchestration.chaos.running import Judged, Running, judge, load_on
 from orchestration.chaos.stack import EVENT_PLANE, own_stack, processes_of
 
 # In the event plane there is no more to kill; what the stack does not run is left out.
@@ -40,11 +32,11 @@ KINDS = (
     "enrichment",
     "valkey",
     "kafka",
+    "kafka-watch",
     "haproxy",
 )
 _KEYS = 200
-# Sends that were acknowledged include repeats of an event, which count once.
-_REPEATS_TOO = 1.05
+_WATERMARK_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,21 +91,9 @@ def run(trial: Trial) -> Report:
     count = int(plan.schedule.events_per_s * (plan.calm_s + plan.faults_s + plan.longer_s))
     sends = list(islice(plan_sends(run=f"r1-{trial.seed:x}", keys=_KEYS, mix=USUAL_MIX, generator=generator), count))
     with own_stack(EVENT_PLANE, mutant=trial.mutant, environment={}, say=trial.say) as settings:
-        return _run_on(settings, trial, plan, sends, generator)
-
-
-def _run_on(settings: Settings, trial: Trial, plan: Plan, sends: Sequence[Send], generator: random.Random) -> Report:
-    journal = Journal(settings.state / "journal.jsonl")
-    with _ticker(settings) as ticker:
-        driver = Driver(settings.load_balancer_url, journal, ticker=ticker)
-        kinds = [kind for kind in KINDS if any(name == kind for name in processes_of(settings))]
-        injector = Injector(lambda: processes_of(settings), trial.say)
-        begun_s = monotonic_s()
-        drive = Drive(driver, sends, plan.schedule)
-        drive.start()
-        trial.say(
-            f"{plan.schedule.events_per_s:.0f} events/s for {plan.calm_s + plan.faults_s:.0f} s; kills {', '.join(kinds)}"
-        )
+        running_names = processes_of(settings)
+        kinds = [kind for kind in KINDS if any(is_kind(name, kind) for name in running_names)]
+        trial.say(f"{plan.schedule.events_per_s:.0f} events/s; SIGKILL for {', '.join(kinds)}")
         kills = plan_kills(
             kinds,
             count=plan.faults,
@@ -122,24 +102,19 @@ def _run_on(settings: Settings, trial: Trial, plan: Plan, sends: Sequence[Send],
             last_s=plan.calm_s + plan.faults_s - 5,
             generator=generator,
         )
-        injector.inject(kills, begun_s=begun_s)
-        time.sleep(max(0.0, begun_s + plan.calm_s + plan.faults_s - monotonic_s()))
-        while drive.sending and driver.acked < plan.least_acked * _REPEATS_TOO:
-            time.sleep(0.5)
-        drive.stop()
-        injector.wait_until_proven(within_s=60)
-        injector.close()
-        journal.close()
-        end_us = (driver.reached_us // TICK_STEP_US + 1) * TICK_STEP_US
-        driver.tick_to(end_us, within_s=30)
-    reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
-    lake = Lake(Path(settings.lake))
-    trial.say("settling")
-    books = books_at_rest(reader, lake, within_s=plan.settle_s, say=trial.say)
-    told = read_journal(journal.path)
-    verdict = reconcile(told, books, read_raw_letters(reader))
-    features = differing_features(settings, DOMAIN, lake, as_of_us=end_us, within_s=60)
-    faults = injector.faults
+        with load_on(settings, trial, sends, plan.schedule) as running:
+            running.injector.inject(kills, begun_s=running.begun_s)
+            running.wait_until(plan.calm_s + plan.faults_s)
+            running.go_on_until(plan.least_acked)
+        judged = judge(running, settle_s=plan.settle_s)
+        features = differing_features(
+            settings, DOMAIN, Lake(Path(settings.lake)), as_of_us=running.end_us, within_s=_WATERMARK_WITHIN_S
+        )
+    return _report(plan, running, judged, features)
+
+
+def _report(plan: Plan, running: Running, judged: Judged, features: Features) -> Report:
+    told, verdict, faults, begun_s = judged.journal, judged.verdict, running.injector.faults, running.begun_s
     calm = acked_per_s(told, from_s=begun_s, until_s=begun_s + plan.calm_s)
     under_faults = acked_per_s(told, from_s=begun_s + plan.calm_s, until_s=begun_s + plan.calm_s + plan.faults_s)
     waits = seconds_to_next_ack(told, faults)
@@ -154,12 +129,9 @@ def _run_on(settings: Settings, trial: Trial, plan: Plan, sends: Sequence[Send],
         ),
     }
     return Report(
-        trial=trial,
+        trial=running.trial,
         n=verdict.acked,
-        violations={
-            **verdict.named(),
-            **({"features": features.named} if features.named else {}),
-        },
+        violations={**verdict.named(), **({"features": features.named} if features.named else {})},
         wants={
             f"acked >= {plan.least_acked:,}, got {verdict.acked:,}": verdict.acked >= plan.least_acked,
             f"single posts acked >= {plan.least_singles:,}, got {singles:,}": singles >= plan.least_singles,
@@ -175,7 +147,7 @@ def _run_on(settings: Settings, trial: Trial, plan: Plan, sends: Sequence[Send],
             "next_ack_p50_s": round(quantile(waits, 0.5), 2),
             "next_ack_p95_s": round(quantile(waits, 0.95), 2),
             "next_ack_max_s": round(quantile(waits, 1.0), 2),
-            "driver_slip_s": round(driver.slip_s, 3),
+            "driver_slip_s": round(running.driver.slip_s, 3),
             "feature_values_checked": features.checked,
             "feature_values_wrong": features.wrong,
         },
@@ -183,12 +155,3 @@ def _run_on(settings: Settings, trial: Trial, plan: Plan, sends: Sequence[Send],
         begun_s=begun_s,
         seconds=monotonic_s() - begun_s,
     )
-
-
-@contextmanager
-def _ticker(settings: Settings) -> Iterator[KafkaPublisher]:
-    publisher = KafkaPublisher(bootstrap=settings.kafka_bootstrap, delivery_timeout_s=5.0)
-    try:
-        yield publisher
-    finally:
-        publisher.close()

@@ -29,9 +29,9 @@ def own_stack(
     trial raises, for its logs.
     """
     state = Path(tempfile.mkdtemp(prefix="hw-chaos-"))
-    settings = Settings(state=state / "s", port_base=free_block())
     through = {} if mutant is None else {THROUGH_VARIABLE: f"orchestration.chaos.mutant {mutant}"}
     with _environment({**environment, **through}):
+        settings = Settings(state=state / "s", port_base=free_block())
         try:
             lifecycle.up(settings, only=parts, say=say)
             with _clients_log(settings.state / "log" / "chaos.log"):

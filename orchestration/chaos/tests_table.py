@@ -34,6 +34,18 @@ TESTS = (
         "random SIGKILLs over the event plane lose, double, invent and reorder nothing",
         ("ack-before-delivery", "commit-before-write", "letter-swallowed"),
     ),
+    Entry(
+        "R5",
+        "orchestration.chaos.r5:run",
+        "a storm of joins, leaves, deaths and zombies loses and doubles nothing, under both group protocols",
+        ("lake-appends-blindly",),
+    ),
+    Entry(
+        "R7",
+        "orchestration.chaos.r7:run",
+        "the Enricher writes each input's outcome exactly once, wherever in its transaction it dies",
+        ("offsets-before-outputs",),
+    ),
 )
 
 

@@ -1,0 +1,107 @@
+"""A drive on a running stack, start to verdict: what every test of the event plane does around its own faults."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from headway.adapters.delta import Lake
+from headway.adapters.kafka_publisher import KafkaPublisher
+from headway.adapters.kafka_reader import KafkaReader
+from headway.clock import monotonic_s
+from headway.ledger import Books
+from headway.settings import Settings
+from orchestration.chaos.driver import TICK_STEP_US, Drive, Driver, Schedule
+from orchestration.chaos.faults import Injector
+from orchestration.chaos.journal import Journal, read_journal
+from orchestration.chaos.load import Send
+from orchestration.chaos.quiescence import books_at_rest, read_raw_letters
+from orchestration.chaos.reconcile import Verdict, reconcile
+from orchestration.chaos.report import Trial
+from orchestration.chaos.stack import processes_of
+
+# Sends that were acknowledged include repeats of an event, which count once.
+_REPEATS_TOO = 1.05
+_POLL_S = 0.5
+_PROVEN_WITHIN_S = 60.0
+_TICKED_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A drive under way and what disturbs it; times are counted from ``begun_s``."""
+
+    settings: Settings
+    trial: Trial
+    driver: Driver
+    drive: Drive
+    injector: Injector
+    journal: Journal
+    begun_s: float
+
+    def wait_until(self, at_s: float) -> None:
+        """Return at this time of the drive."""
+        time.sleep(max(0.0, self.begun_s + at_s - monotonic_s()))
+
+    def go_on_until(self, least_acked: int, *, and_also: Callable[[], bool] = lambda: True) -> None:
+        """Keep the load on until so many events are acknowledged and ``and_also``, or the plan is through."""
+        while self.drive.sending and not (self.driver.acked >= least_acked * _REPEATS_TOO and and_also()):
+            time.sleep(_POLL_S)
+
+    @property
+    def end_us(self) -> int:
+        """The tick after everything that was sent."""
+        return (self.driver.reached_us // TICK_STEP_US + 1) * TICK_STEP_US
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What a drive came to."""
+
+    journal: pl.DataFrame
+    books: Books
+    verdict: Verdict
+
+
+@contextmanager
+def load_on(settings: Settings, trial: Trial, sends: Sequence[Send], schedule: Schedule) -> Iterator[Running]:
+    """Drive while the body runs; afterwards wait for the last answers, for every fault's proof, and tick to the end."""
+    journal = Journal(settings.state / "journal.jsonl")
+    publisher = KafkaPublisher(bootstrap=settings.kafka_bootstrap, delivery_timeout_s=5.0)
+    injector = Injector(lambda: processes_of(settings), trial.say)
+    try:
+        driver = Driver(settings.load_balancer_url, journal, ticker=publisher)
+        drive = Drive(driver, sends, schedule)
+        running = Running(
+            settings=settings,
+            trial=trial,
+            driver=driver,
+            drive=drive,
+            injector=injector,
+            journal=journal,
+            begun_s=monotonic_s(),
+        )
+        drive.start()
+        try:
+            yield running
+        finally:
+            drive.stop()
+            journal.close()
+        injector.wait_until_proven(within_s=_PROVEN_WITHIN_S)
+        driver.tick_to(running.end_us, within_s=_TICKED_WITHIN_S)
+    finally:
+        injector.close()
+        publisher.close()
+
+
+def judge(running: Running, *, settle_s: float) -> Judged:
+    """Wait until the plane is at rest, then reconcile it with the journal."""
+    settings, say = running.settings, running.trial.say
+    say("settling")
+    reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
+    books = books_at_rest(reader, Lake(Path(settings.lake)), within_s=settle_s, say=say)
+    journal = read_journal(running.journal.path)
+    return Judged(journal=journal, books=books, verdict=reconcile(journal, books, read_raw_letters(reader)))
