@@ -7,14 +7,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from headway.clock import SystemClock
 from headway.contracts import Domain
-from headway.ports import Enrichment
+from headway.letters import LETTER_TOPICS
+from headway.ports import Enrichment, Message
 from headway.topics import (
     EVENTS_ENRICHED,
     EVENTS_ENRICHED_LETTERS,
     EVENTS_RAW,
     EVENTS_RAW_LETTERS,
     FEATURES_INPUT,
+    LETTERS_CAUSES,
+    PARTITIONS,
     features_topic,
     predictions_topic,
 )
@@ -37,7 +41,9 @@ class Context(Scope):
     online_url: str
     feast_project: str
     lake_root: str
+    kafka_bootstrap: str = ""
     enrichment_url: str = ""
+    alertmanager_url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +97,25 @@ def _lake(context: Context) -> Worker:
     return SinkWorker(build_lake_sink(context.domain, context.products, context.lake_root))
 
 
+def _letters_watch(context: Context) -> Worker:
+    from headway.adapters.alertmanager import Alertmanager
+    from headway.adapters.kafka_backlog import read_backlogs
+    from headway.adapters.kafka_topics import admin_client
+    from streaming.sinks.letter_watch import LetterWatchSink
+
+    admin = admin_client(context.kafka_bootstrap)
+    intake = group_name(context.domain, "enricher")
+
+    def accepted() -> int:
+        return read_backlogs(admin, {intake: [EVENTS_RAW]})[intake].written
+
+    def known() -> list[Message]:
+        return [message for number in range(PARTITIONS) for message in context.restore(LETTERS_CAUSES, number)]
+
+    send = Alertmanager(context.alertmanager_url).send if context.alertmanager_url else None
+    return SinkWorker(LetterWatchSink(known=known, accepted=accepted, send=send, clock=SystemClock()))
+
+
 def _changelogs(scope: Scope) -> list[str]:
     return [features_topic(view.qualified) for view in scope.domain.views]
 
@@ -107,6 +132,7 @@ JOBS: tuple[Job, ...] = (
     Job(name=AGGREGATE, topics=lambda _: [FEATURES_INPUT], build=_aggregate),
     Job(name="online-writer", topics=_changelogs, build=_online),
     Job(name="lake-loader", topics=_lake_topics, build=_lake),
+    Job(name="letters-watch", topics=lambda _: LETTER_TOPICS, build=_letters_watch),
 )
 
 

@@ -47,6 +47,8 @@ def run(name: str, *, domain: Domain, instance: int, health: Health, settings: S
         feast_project=settings.feast_project,
         lake_root=settings.lake,
         enrichment_url=settings.enrichment_url,
+        kafka_bootstrap=settings.kafka_bootstrap,
+        alertmanager_url=settings.alertmanager_url,
     )
     owned: set[TopicPartition] = set()
     worker = job.build(context)

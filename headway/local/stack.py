@@ -307,7 +307,14 @@ def _daemons_healthy(webserver_port: int) -> bool:
 
 
 # In the order of streaming.jobs.JOBS: a job's port is job_first plus its place.
-STREAM_JOBS = ("enricher", "features-fan-out", "features-aggregate", "online-writer", "lake-loader")
+STREAM_JOBS = (
+    "enricher",
+    "features-fan-out",
+    "features-aggregate",
+    "online-writer",
+    "lake-loader",
+    "letters-watch",
+)
 
 
 def _topics(settings: Settings) -> list[Process]:
