@@ -6,7 +6,7 @@ the lake a letter is one row of ``letters``. Its id is the place of its own reco
 
 There are three kinds in two topics (S22). *Raw*: refused at the door, in ``events.raw.dlq``, never was in events.raw.
 *Enriched*: accepted and then rejected by the Enricher, in ``events.enriched.dlq``; part of the ledger. *Sink*: enriched,
-and then refused by one store; also in ``events.enriched.dlq``, told apart by the topic it came from, and no part of
+and then refused by one store or one later job; also in ``events.enriched.dlq``, told apart by the topic it came from, and no part of
 ``raw = enriched + letters``, as its event stands in events.enriched.
 """
 
@@ -22,7 +22,7 @@ from headway.events import TYPE_HEADER
 from headway.lake import INSTANT, LakeTable
 from headway.letter_causes import fingerprint
 from headway.ports import Message, Record
-from headway.topics import EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS, EVENTS_RAW, EVENTS_RAW_LETTERS
+from headway.topics import EVENTS_ENRICHED_LETTERS, EVENTS_RAW, EVENTS_RAW_LETTERS
 
 Reason = Literal[
     "invalid-envelope",  # the Collector: a top-level field is missing or wrong
@@ -93,9 +93,9 @@ class Letter:
     @property
     def kind(self) -> Kind:
         """Which of the three kinds it is; only ``enriched`` counts in the ledger's ``raw = enriched + letters``."""
-        if self.topic == EVENTS_ENRICHED:
-            return "sink"
-        return "raw" if self.topic is None else "enriched"
+        if self.topic is None:
+            return "raw"
+        return "enriched" if self.topic == EVENTS_RAW else "sink"
 
     @property
     def fingerprint(self) -> str:

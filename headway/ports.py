@@ -56,6 +56,14 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     partition: int | None = None
 
 
+# The points of a commit at which a test may strike, in order. ``after_produce``: the records are handed over, inside the
+# transaction, and the offsets are not sent yet. ``after_commit``: acknowledged, and the caller does not know it yet.
+CommitStep = Literal["before_produce", "after_produce", "before_commit", "after_commit"]
+CommitCallback = Callable[[CommitStep], None]
+
+# What one poll returns at most, in bytes of keys and values; a batch of 2,000 records of 256 KiB would be 512 MiB.
+BATCH_BYTES = 16 * 1024 * 1024
+
 # Called from inside `EventLog.poll` and `EventLog.close`, never from another thread.
 PartitionCallback = Callable[[Sequence[TopicPartition]], None]
 
@@ -63,15 +71,20 @@ PartitionCallback = Callable[[Sequence[TopicPartition]], None]
 class EventLog(Protocol):
     """One stream job's view of the log: a member of a consumer group that answers in transactions.
 
-    Not for use from two threads. Construction takes the group, the topics and two `PartitionCallback`s:
-    ``on_assign`` runs before the first message of a new partition is returned (restore state there),
-    ``on_revoke`` when partitions are gone (drop state; nothing may be committed for them any more).
+    Not for use from two threads. Construction takes the group, the topics, three `PartitionCallback`s and two more:
+    ``on_assign`` runs before the first message of a new partition is returned,
+    ``on_revoke`` when partitions are handed back in good order (drop their state),
+    ``on_lost`` when they were taken away and somebody else may have them already; ``on_revoke`` unless given.
+    After both nothing may be committed for them any more, and the log refuses it.
+    ``on_step`` is called inside `commit` with each `CommitStep` as it is reached: what it raises ends the commit there.
+    ``batch_bytes`` bounds what one poll returns.
     """
 
     def poll(self, limit: int, timeout_s: float) -> list[Message]:
         """Up to ``limit`` committed messages, in order per partition; empty when none came within ``timeout_s``.
 
-        Returns as soon as there is something.
+        Returns as soon as there is something, and with fewer once their keys and values pass ``batch_bytes``. While
+        paused it returns nothing, and still serves the group: an instance that stops polling is expelled.
 
         Raises:
             TransientFailure: the log is not reachable or not ready; poll again.
@@ -92,8 +105,27 @@ class EventLog(Protocol):
     def rewind(self) -> None:
         """Make the next poll start after the last commit, as if nothing had been polled since."""
 
+    def pause(self) -> None:
+        """Have polls return nothing until `resume`, from partitions that come meanwhile too; repeating it is nothing."""
+
+    def resume(self) -> None:
+        """Go on where reading stopped, or where `rewind` has put it meanwhile."""
+
     def assignment(self) -> frozenset[TopicPartition]:
         """Partitions this instance owns now; empty for an instance beyond the number of partitions."""
+
+    def is_member(self) -> bool:
+        """Whether the group has taken this instance in; true of an idle one, false before the first poll."""
+
+    def at_end(self) -> frozenset[TopicPartition]:
+        """Owned partitions of which everything committed has been polled, as far as the last poll could tell."""
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """Offsets between what was polled and the end, per owned partition; 0 for those `at_end`.
+
+        Offsets, not messages: those of markers and aborted records are counted until the end is reached. May ask the
+        log while paused, as nothing is fetched then; a partition whose end is not known is left out.
+        """
 
     def close(self) -> None:
         """Leave the group at once. What was polled and not committed goes to another instance."""

@@ -9,7 +9,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -110,6 +110,12 @@ class Settings(BaseSettings):
     alertmanager_url: str = Field(default="", description="Alertmanager; alerts are only logged when empty")
     feast_project: str = Field(default="headway", description="prefix of every key in the online store")
     lake: str = Field(default="", description="folder or URL of the Delta tables; <state>/lake when empty")
+    group_protocol: Literal["consumer", "classic"] = Field(
+        default="consumer", description="how stream jobs share partitions; classic for brokers before Kafka 4.0"
+    )
+    job_deadline_s: float = Field(
+        default=60.0, ge=1.0, description="a stream job whose handler takes longer over one batch is started anew"
+    )
 
     @model_validator(mode="after")
     def _fill_from_the_local_stack(self) -> Self:

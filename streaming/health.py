@@ -1,28 +1,40 @@
-"""What a stream job tells the outside: /livez, /readyz and /metrics on one loopback port, from a thread of its own."""
+"""What a stream job tells the outside: /livez, /readyz and /metrics on one loopback port, from a thread of its own.
+
+/readyz answers with `streaming.instruments.Instruments.readiness`: an idle instance is ready and says that it is idle,
+one whose breaker is open is not ready and says why.
+"""
 
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-PARTITIONS_OWNED = Gauge(
-    "headway_job_partitions", "Partitions an instance owns; 0 = idle, beyond the partitions.", ["job"]
-)
+# Whether the process does what it is for, and what it says about that.
+Readiness = Callable[[], tuple[bool, dict[str, object]]]
+
+
+def not_started() -> tuple[bool, dict[str, object]]:
+    """Answer for a process whose job does not run yet."""
+    return False, {"ready": False}
 
 
 class Health:
-    """Serves the health of one job; ready from the first assignment on, an empty one included.
+    """Serves the health of one job.
 
     ``port`` 0 lets the system choose; the attribute then says which it took.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self.ready = threading.Event()
-        handler = type("Handler", (_Handler,), {"ready": self.ready})
-        self._server = ThreadingHTTPServer((host, port), handler)
+    def __init__(self, host: str, port: int, *, registry: CollectorRegistry) -> None:
+        self._server = _Server((host, port), _Handler)
+        self._server.registry = registry
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+
+    def tell(self, readiness: Readiness) -> None:
+        """Answer /readyz with this from now on."""
+        self._server.readiness = readiness
 
     def close(self) -> None:
         """Stop answering."""
@@ -30,17 +42,25 @@ class Health:
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    registry: CollectorRegistry
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.readiness: Readiness = not_started
+        super().__init__(address, handler)
+
+
 class _Handler(BaseHTTPRequestHandler):
-    ready: ClassVar[threading.Event]
+    server: _Server
 
     def do_GET(self) -> None:  # http.server's name
         if self.path == "/livez":
             self._answer(200, b'{"status":"alive"}', "application/json")
         elif self.path == "/readyz":
-            ready = self.ready.is_set()
-            self._answer(200 if ready else 503, b'{"ready":%s}' % (b"true" if ready else b"false"), "application/json")
+            ready, said = self.server.readiness()
+            self._answer(200 if ready else 503, orjson.dumps(said), "application/json")
         elif self.path == "/metrics":
-            self._answer(200, generate_latest(), CONTENT_TYPE_LATEST)
+            self._answer(200, generate_latest(self.server.registry), CONTENT_TYPE_LATEST)
         else:
             self._answer(404, b"", "text/plain")
 

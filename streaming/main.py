@@ -11,9 +11,11 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
+from prometheus_client import REGISTRY
 
 from domains.catalogue import all_domains, find_domain
 from headway.adapters.kafka_log import KafkaEventLog
@@ -24,9 +26,13 @@ from headway.logs import configure_logging
 from headway.ports import TopicPartition
 from headway.settings import LOOPBACK, Settings
 from products.catalogue import all_products
-from streaming.health import PARTITIONS_OWNED, Health
+from streaming.health import Health
+from streaming.instruments import Instruments
+from streaming.job_metrics import Rebalance
 from streaming.jobs import JOBS, Context, find_job, group_name
+from streaming.quarantine import Quarantine
 from streaming.runtime import partitions_of
+from streaming.watchdog import Watchdog, end_process
 
 _LOG = structlog.get_logger()
 
@@ -50,19 +56,22 @@ def run(name: str, *, domain: Domain, instance: int, health: Health, settings: S
         kafka_bootstrap=settings.kafka_bootstrap,
         alertmanager_url=settings.alertmanager_url,
     )
-    owned: set[TopicPartition] = set()
+    quarantine = Quarantine(settings.state / "journal" / f"{name}-{instance}.json")
+    watchdog = Watchdog(deadline_s=settings.job_deadline_s, on_hang=lambda: end_hung(quarantine))
+    instruments = Instruments(job=name, instance=instance, registry=REGISTRY, quarantine=quarantine, watchdog=watchdog)
+    health.tell(instruments.readiness)
     worker = job.build(context)
+    owned: set[TopicPartition] = set()
 
     def assign(partitions: Sequence[TopicPartition]) -> None:
         owned.update(partitions)
         worker.assigned(partitions_of(partitions))
-        PARTITIONS_OWNED.labels(name).set(len(owned))
-        health.ready.set()
+        instruments.note_group("assigned", partitions, owned=frozenset(owned))
 
-    def revoke(partitions: Sequence[TopicPartition]) -> None:
+    def let_go(kind: Rebalance, partitions: Sequence[TopicPartition]) -> None:
         owned.difference_update(partitions)
         worker.revoked(partitions_of(partitions))
-        PARTITIONS_OWNED.labels(name).set(len(owned))
+        instruments.note_group(kind, partitions, owned=frozenset(owned))
 
     log = KafkaEventLog(
         bootstrap=settings.kafka_bootstrap,
@@ -70,16 +79,26 @@ def run(name: str, *, domain: Domain, instance: int, health: Health, settings: S
         topics=job.topics(context),
         instance=str(instance),
         on_assign=assign,
-        on_revoke=revoke,
+        on_revoke=partial(let_go, "revoked"),
+        on_lost=partial(let_go, "lost"),
+        on_step=instruments.hit,
+        protocol=settings.group_protocol,
     )
     _LOG.info("started", job=name, topics=job.topics(context))
     try:
-        worker.run(log, stopped=stop.is_set)
+        worker.run(log, stopped=stop.is_set, instruments=instruments)
     finally:
+        watchdog.close()
         log.close()
         reader.close()
         health.close()
     _LOG.info("stopped", job=name)
+
+
+def end_hung(quarantine: Quarantine) -> None:
+    """End a process that hangs, with its crash journal saying so."""
+    quarantine.note_hang()
+    end_process()
 
 
 def main() -> int:
@@ -96,7 +115,7 @@ def main() -> int:
     port = arguments.health_port
     if port is None:
         port = settings.ports.job_first + [each.name for each in JOBS].index(arguments.job)
-    health = Health(LOOPBACK, port)
+    health = Health(LOOPBACK, port, registry=REGISTRY)
     if arguments.announce is not None:
         name = arguments.announce.stem
         Announcement(name=name, host=LOOPBACK, port=health.port, pid=os.getpid()).write(arguments.announce)

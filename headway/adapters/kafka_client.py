@@ -42,6 +42,8 @@ READ_COMMITTED: Mapping[str, Any] = {
     "isolation.level": "read_committed",
     # The defaults prefetch 64 MB, then pause for a second when that is full.
     "queued.max.messages.kbytes": 16 * 1024,
+    # One answer of one broker, which may come on top of that; the default is 50 MB.
+    "fetch.max.bytes": 16 * 1024 * 1024,
     "fetch.queue.backoff.ms": 10,
     # A committed transaction does not wake a waiting fetch at once: the wait is the latency of every hop.
     "fetch.wait.max.ms": 20,

@@ -1,29 +1,32 @@
 """A stream job's view of Kafka: one consumer in a group, one transactional producer (SEMANTICS S14).
 
 Thin over confluent-kafka. What bites is settled here: a commit whose outcome is unknown is ended by a new producer
-before offsets are asked for again.
+before offsets are asked for again, and nothing is committed under another membership than it was read with.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from headway.adapters.kafka_client import (
-    DURABLE,
-    PERMANENT_CODES,
-    READ_COMMITTED,
-    as_message,
-    client_settings,
-    hand_over,
-    name_record,
-    unreachable,
-)
+from headway.adapters.kafka_client import READ_COMMITTED, as_message, client_settings
+from headway.adapters.kafka_membership import is_in_group
+from headway.adapters.kafka_transactions import Transactions
 from headway.errors import PermanentFailure, TransientFailure
-from headway.ports import Message, PartitionCallback, Record, TopicPartition, next_offsets
+from headway.ports import (
+    BATCH_BYTES,
+    CommitCallback,
+    CommitStep,
+    Message,
+    PartitionCallback,
+    Record,
+    TopicPartition,
+    next_offsets,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,18 @@ GroupProtocol = Literal["consumer", "classic"]
 
 # Short, as news of the group wait behind it (see `KafkaEventLog.poll`), and asking again costs nothing.
 _OFFSETS_TIMEOUT_S = 2.0
+# Messages taken from the client's queue at once; between two such takings a batch's bytes are counted.
+_TAKEN_AT_ONCE = 100
+# How often an instance without partitions asks the broker whether it is a member, and a paused one for the ends.
+_ASK_EVERY_S = 2.0
+
+
+def _nothing(_: Sequence[TopicPartition]) -> None:
+    """Ignore news of the group."""
+
+
+def _no_step(_: CommitStep) -> None:
+    """Pass every step of a commit."""
 
 
 class KafkaEventLog:
@@ -39,6 +54,9 @@ class KafkaEventLog:
     ``instance`` names this process within the group and must stay the same across its restarts and differ
     between processes that run together: it is the transactional id, by which a restarted process ends what its
     predecessor left open. Connects at the first poll.
+
+    Memory is bounded whatever producers send: 16 MiB of prefetched messages and one fetch of 16 MiB more, a batch of
+    ``batch_bytes`` and at most a hundred messages more, and 64 MiB of records handed over.
     """
 
     def __init__(
@@ -48,39 +66,40 @@ class KafkaEventLog:
         group: str,
         topics: Sequence[str],
         instance: str,
-        on_assign: PartitionCallback | None = None,
-        on_revoke: PartitionCallback | None = None,
+        on_assign: PartitionCallback = _nothing,
+        on_revoke: PartitionCallback = _nothing,
+        on_lost: PartitionCallback | None = None,
+        on_step: CommitCallback = _no_step,
         protocol: GroupProtocol = "consumer",
         transaction_timeout_s: float = 10.0,
         max_poll_interval_s: float = 300.0,
+        batch_bytes: int = BATCH_BYTES,
         security: Mapping[str, str] | None = None,
     ) -> None:
         self._who = f"{group} ({instance})"
-        self._timeout_s = transaction_timeout_s
+        self._group = group
+        self._batch_bytes = batch_bytes
         self._on_assign = on_assign
         self._on_revoke = on_revoke
+        self._on_lost = on_lost or on_revoke
         self._assigned: set[TopicPartition] = set()
-        self._membership: Any = None  # the SDK's opaque group metadata
-        self._producer: Producer | None = None
+        self._ended: set[TopicPartition] = set()
+        self._paused = False
         self._must_rewind = False
-        self._undelivered: list[tuple[KafkaError, str]] = []
-        common = client_settings(bootstrap, security)
-        self._producer_settings: dict[str, Any] = {
-            **common,
-            **DURABLE,
-            "transactional.id": f"{group}.{instance}",
-            "transaction.timeout.ms": int(transaction_timeout_s * 1000),
-            # A batch is handed over at once, so waiting for more only delays the commit.
-            "linger.ms": 0,
-            # While the broker still writes the last commit's markers it answers "try again", and this is the wait.
-            "retry.backoff.ms": 5,
-            # Commit only says how many records failed; these calls, none for a delivered one, say which and why.
-            "delivery.report.only.error": True,
-            "on_delivery": self._note_undelivered,
-        }
+        self._known_member = False
+        self._ask_after_s = 0.0
+        self._ends: dict[TopicPartition, int] = {}
+        self._membership: Any = None  # the SDK's opaque group metadata
+        self._common = client_settings(bootstrap, security)
+        self._transactions = Transactions(
+            common=self._common,
+            transactional_id=f"{group}.{instance}",
+            timeout_s=transaction_timeout_s,
+            on_step=on_step,
+        )
         self._consumer = Consumer(
             {
-                **common,
+                **self._common,
                 **READ_COMMITTED,
                 **_membership_settings(protocol),
                 "group.id": group,
@@ -88,11 +107,13 @@ class KafkaEventLog:
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
+                # Offsets of transactional topics have gaps: only this event says that a partition's end is reached.
+                "enable.partition.eof": True,
                 "max.poll.interval.ms": int(max_poll_interval_s * 1000),
             },
             logger=logger,
         )
-        self._consumer.subscribe(list(topics), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke)
+        self._consumer.subscribe(list(topics), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose)
 
     def poll(self, limit: int, timeout_s: float) -> list[Message]:
         """See `headway.ports.EventLog.poll`."""
@@ -101,11 +122,7 @@ class KafkaEventLog:
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
-        try:
-            rest = self._consumer.consume(limit - 1, 0) if limit > 1 else []
-        except KafkaException as error:
-            raise self._stuck(error.args[0]) from error
-        messages = self._readable([first, *rest])
+        messages = self._readable(self._take(first, limit))
         # Taken with the messages, not at commit: if this member is expelled in between, the broker must see the
         # membership under which they were read, and refuse.
         self._membership = self._consumer.consumer_group_metadata()
@@ -113,34 +130,27 @@ class KafkaEventLog:
             # Expelled and not yet told. Offsets sent without a member id are not checked by the broker.
             self._must_rewind = True
             return []
+        if messages and self._paused:
+            # They were on their way while the pause was set.
+            self._put_back(messages)
+            return []
         return messages
 
     def commit(self, inputs: Sequence[Message], outputs: Sequence[Record]) -> None:
         """See `headway.ports.EventLog.commit`."""
-        producer = self._producer
-        if producer is None:
-            self._must_rewind = True
-            raise self._rewound("there is no producer, as an earlier commit failed", inputs)
-        offsets = [KafkaTopicPartition(*where, offset) for where, offset in next_offsets(inputs).items()]
-        self._undelivered.clear()
         try:
-            producer.begin_transaction()
-            for record in outputs:
-                self._produce(producer, record)
-            if offsets:
-                producer.send_offsets_to_transaction(offsets, self._membership, self._timeout_s)
-            producer.commit_transaction(self._timeout_s)
-        except KafkaException as error:
-            cause, which = (self._undelivered or [(error.args[0], "the transaction")])[0]
-            self._end_failed_transaction(producer, error.args[0])
-            # The raised error keeps this frame, and would keep a replaced producer alive and connected with it.
-            del producer
-            if cause.code() in PERMANENT_CODES:
-                raise PermanentFailure(
-                    f"{self._who}: Kafka refuses {which} ({cause.str()}). Nothing was written. Retrying sends the same "
-                    "record: fix its size, topic or permission."
-                ) from error
-            raise self._rewound(f"{which}: {cause.str()}", inputs) from error
+            self._transactions.write(outputs, next_offsets(inputs), self._membership)
+        except TransientFailure as failure:
+            self._must_rewind = True
+            raise TransientFailure(
+                f"{self._who}: commit of {len(inputs)} inputs failed ({failure}). The log is rewound to what is "
+                "committed: drop everything computed since the last commit and poll again."
+            ) from failure
+        except PermanentFailure:
+            raise
+        except BaseException:
+            self._must_rewind = True
+            raise
 
     def rewind(self) -> None:
         """See `headway.ports.EventLog.rewind`; done at the next poll when the broker cannot be asked now."""
@@ -151,32 +161,60 @@ class KafkaEventLog:
         try:
             asked = [KafkaTopicPartition(*where) for where in sorted(self._assigned)]
             committed = self._consumer.committed(asked, timeout=_OFFSETS_TIMEOUT_S)
-            for each in committed:
-                offset = each.offset if each.offset >= 0 else OFFSET_BEGINNING
-                self._consumer.seek(KafkaTopicPartition(each.topic, each.partition, offset))
+            self._seek((each.topic, each.partition, each.offset) for each in committed)
         except KafkaException as error:
             logger.warning("rewind postponed: %s", error, extra={"log": self._who})
         else:
             self._must_rewind = False
 
+    def pause(self) -> None:
+        """See `headway.ports.EventLog.pause`."""
+        self._paused = True
+        self._consumer.pause([KafkaTopicPartition(*where) for where in self._assigned])
+
+    def resume(self) -> None:
+        """See `headway.ports.EventLog.resume`."""
+        self._paused = False
+        self._ends = {}
+        self._consumer.resume([KafkaTopicPartition(*where) for where in self._assigned])
+
     def assignment(self) -> frozenset[TopicPartition]:
         """See `headway.ports.EventLog.assignment`."""
         return frozenset(self._assigned)
 
+    def is_member(self) -> bool:
+        """See `headway.ports.EventLog.is_member`; asks the broker, as the client is not told of an empty assignment."""
+        if not self._known_member and self._asks_now():
+            self._known_member = is_in_group(self._common, group=self._group, member=self._consumer.memberid())
+        return self._known_member
+
+    def at_end(self) -> frozenset[TopicPartition]:
+        """See `headway.ports.EventLog.at_end`."""
+        return frozenset(self._ended)
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """See `headway.ports.EventLog.lag`; from what fetches told, and from the broker while paused."""
+        found = {}
+        if self._paused and self._asks_now():
+            self._ends = self._ask_ends()
+        for each in self._consumer.position([KafkaTopicPartition(*where) for where in self._assigned]):
+            where = TopicPartition(each.topic, each.partition)
+            _, end = self._consumer.get_watermark_offsets(each, cached=True)
+            end = max(end, self._ends.get(where, end))
+            if where in self._ended and not self._paused:
+                found[where] = 0
+            elif each.offset >= 0 and end >= 0:
+                found[where] = max(0, end - each.offset)
+        return found
+
     def close(self) -> None:
         """See `headway.ports.EventLog.close`."""
         self._consumer.close()
-        self._drop_producer()
+        self._transactions.drop()
 
     def _recover(self) -> None:
         """Have a producer, which also ends any transaction its predecessor left, and only then ask for offsets."""
-        if self._producer is None:
-            producer = Producer(self._producer_settings, logger=logger)
-            try:
-                producer.init_transactions(self._timeout_s)
-            except KafkaException as error:
-                raise unreachable(f"{self._who}: transactions could not be started", error) from error
-            self._producer = producer
+        self._transactions.ensure()
         if self._must_rewind:
             # Serves news of the group, which would otherwise wait for as long as rewinding fails; whatever message
             # this takes comes again after the rewind.
@@ -188,82 +226,94 @@ class KafkaEventLog:
                 f"{_OFFSETS_TIMEOUT_S:.0f} s. Is the broker up? Poll again."
             )
 
-    def _produce(self, producer: Producer, record: Record) -> None:
-        while True:
+    def _take(self, first: KafkaMessage, limit: int) -> list[KafkaMessage]:
+        """Whatever waits in the client's queue, within the bounds."""
+        taken, size = [first], len(first)
+        while len(taken) < limit and size < self._batch_bytes:
             try:
-                hand_over(producer, record)
-            except BufferError:
-                # The local queue is full: wait for acknowledgements to make room.
-                producer.poll(0.05)
+                more = self._consumer.consume(min(_TAKEN_AT_ONCE, limit - len(taken)), 0)
             except KafkaException as error:
-                self._undelivered.append((error.args[0], name_record(record.topic, record.key)))
-                raise
-            else:
-                return
-
-    def _note_undelivered(self, error: KafkaError | None, message: KafkaMessage) -> None:
-        if error is not None:
-            self._undelivered.append((error, name_record(message.topic(), message.key())))
-
-    def _end_failed_transaction(self, producer: Producer, cause: KafkaError) -> None:
-        """Abort where the outcome is known, else replace the producer; then rewind."""
-        aborted = False
-        # A record refused on the spot fails no transaction: nothing but the call itself says so.
-        if cause.txn_requires_abort() or cause.code() in PERMANENT_CODES:
-            try:
-                producer.abort_transaction(self._timeout_s)
-                aborted = True
-            except KafkaException as error:
-                logger.warning("abort failed: %s", error, extra={"log": self._who})
-        if not aborted:
-            # Timed out or fatal: only a new producer's start settles whether it was committed (S14).
-            self._drop_producer()
-            self._must_rewind = True
-            return
-        self.rewind()
-
-    def _drop_producer(self) -> None:
-        if self._producer is not None:
-            self._producer.purge()
-            self._producer = None
+                raise self._stuck(error.args[0]) from error
+            if not more:
+                break
+            taken += more
+            size += sum(map(len, more))
+        return taken
 
     def _readable(self, received: Sequence[KafkaMessage]) -> list[Message]:
         messages: list[Message] = []
         for each in received:
             error = each.error()
-            if error is not None:
+            if error is None:
+                message = as_message(each)
+                where = TopicPartition(message.topic, message.partition)
+                if where in self._assigned:
+                    self._ended.discard(where)
+                    messages.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the SDK's name for it
+                self._ended |= {TopicPartition(each.topic() or "", each.partition() or 0)} & self._assigned
+            else:
                 failure = self._stuck(error)
                 if isinstance(failure, PermanentFailure):
                     raise failure
                 logger.info("consumer event: %s", error.str(), extra={"log": self._who})
-                continue
-            message = as_message(each)
-            if (message.topic, message.partition) in self._assigned:
-                messages.append(message)
         return messages
+
+    def _put_back(self, messages: Sequence[Message]) -> None:
+        first: dict[TopicPartition, int] = {}
+        for message in messages:
+            first.setdefault(TopicPartition(message.topic, message.partition), message.offset)
+        self._seek((*where, offset) for where, offset in first.items())
+
+    def _seek(self, offsets: Iterable[tuple[str, int, int]]) -> None:
+        self._ended.clear()
+        for topic, partition, offset in offsets:
+            start = offset if offset >= 0 else OFFSET_BEGINNING
+            self._consumer.seek(KafkaTopicPartition(topic, partition, start))
 
     def _stuck(self, error: KafkaError) -> PermanentFailure | TransientFailure:
         if error.fatal():
             return PermanentFailure(f"{self._who}: the consumer cannot go on ({error.str()}). Restart this process.")
         return TransientFailure(f"{self._who}: reading failed ({error.str()}). Poll again.")
 
-    def _rewound(self, cause: str, inputs: Sequence[Message]) -> TransientFailure:
-        return TransientFailure(
-            f"{self._who}: commit of {len(inputs)} inputs failed ({cause}). The log is rewound to what is committed: "
-            "drop everything computed since the last commit and poll again."
-        )
+    def _asks_now(self) -> bool:
+        now_s = time.monotonic()
+        if now_s < self._ask_after_s:
+            return False
+        self._ask_after_s = now_s + _ASK_EVERY_S
+        return True
 
-    def _assign(self, _: Consumer, partitions: Sequence[KafkaTopicPartition]) -> None:
+    def _ask_ends(self) -> dict[TopicPartition, int]:
+        ends = {}
+        try:
+            for where in self._assigned:
+                _, ends[where] = self._consumer.get_watermark_offsets(KafkaTopicPartition(*where), timeout=0.5)
+        except KafkaException as error:
+            logger.info("ends not known: %s", error, extra={"log": self._who})
+        return ends
+
+    def _assign(self, consumer: Consumer, partitions: Sequence[KafkaTopicPartition]) -> None:
         gained = _as_partitions(partitions)
+        # By us rather than after this call, so that a paused log stays paused: a fetch may start at once.
+        consumer.incremental_assign(list(partitions))
+        if self._paused:
+            consumer.pause(list(partitions))
         self._assigned.update(gained)
-        if gained and self._on_assign is not None:
-            self._on_assign(gained)
+        self._known_member = True
+        self._on_assign(gained)
 
     def _revoke(self, _: Consumer, partitions: Sequence[KafkaTopicPartition]) -> None:
+        self._let_go(partitions, self._on_revoke)
+
+    def _lose(self, _: Consumer, partitions: Sequence[KafkaTopicPartition]) -> None:
+        self._let_go(partitions, self._on_lost)
+
+    def _let_go(self, partitions: Sequence[KafkaTopicPartition], tell: PartitionCallback) -> None:
         gone = _as_partitions(partitions)
         self._assigned.difference_update(gone)
-        if gone and self._on_revoke is not None:
-            self._on_revoke(gone)
+        self._ended.difference_update(gone)
+        if gone:
+            tell(gone)
 
 
 def _membership_settings(protocol: GroupProtocol) -> dict[str, Any]:

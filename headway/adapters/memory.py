@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 
 from headway.errors import PermanentFailure, TransientFailure
 from headway.ports import (
+    BATCH_BYTES,
+    CommitCallback,
+    CommitStep,
     Message,
     PartitionCallback,
     Position,
@@ -24,12 +27,19 @@ from headway.ports import (
 from headway.topics import Topic, partition_of
 
 
-class SimulatedCrash(Exception):
-    """What a job sees where a real one would be killed: let it end the job, then make a new log and go on."""
+class SimulatedCrash(BaseException):
+    """What a job sees where a real one would be killed: let it end the job, then make a new log and go on.
+
+    No `Exception`, as nobody catches a kill: a runtime that answers for a handler's errors must not answer for this.
+    """
 
 
 def _nothing(_: Sequence[TopicPartition]) -> None:
     """Ignore a change of assignment."""
+
+
+def _no_step(_: CommitStep) -> None:
+    """Pass every step of a commit."""
 
 
 @dataclass
@@ -83,6 +93,10 @@ class MemoryBroker:
         if not 0 <= where.partition < len(logs):
             raise PermanentFailure(f"{where.topic}: has no partition {where.partition}, only 0 to {len(logs) - 1}.")
         return (message for message in logs[where.partition][start:] if message is not None)
+
+    def end(self, where: TopicPartition) -> int:
+        """Offset after the last one taken, markers included."""
+        return len(self._logs(where.topic)[where.partition])
 
     def partition_count(self, topic: str) -> int:
         """Number of partitions of a topic that exists."""
@@ -144,7 +158,10 @@ class MemoryBroker:
 
 
 class MemoryLog:
-    """`headway.ports.EventLog` on a `MemoryBroker`."""
+    """`headway.ports.EventLog` on a `MemoryBroker`.
+
+    `crash` is what the real one cannot do to itself: the instance is gone as by SIGKILL, and its group knows at once.
+    """
 
     def __init__(
         self,
@@ -154,38 +171,63 @@ class MemoryLog:
         topics: Sequence[str],
         on_assign: PartitionCallback = _nothing,
         on_revoke: PartitionCallback = _nothing,
+        on_lost: PartitionCallback | None = None,
+        on_step: CommitCallback = _no_step,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
         self.topics = tuple(topics)
         self._broker = broker
         self._group = group
         self._on_assign = on_assign
         self._on_revoke = on_revoke
+        # Here partitions go to a new member without being asked back, which is what being lost means.
+        self._on_lost = on_lost or on_revoke
+        self._on_step = on_step
+        self._batch_bytes = batch_bytes
         self._positions: dict[TopicPartition, int] = {}
+        self._ended: set[TopicPartition] = set()
+        self._paused = False
+        self._member = False
         self._closed = False
+        self._crashed = False
         broker.join(group, self)
 
     def poll(self, limit: int, timeout_s: float) -> list[Message]:  # noqa: ARG002 - nothing can arrive meanwhile
         """See `headway.ports.EventLog.poll`; never waits."""
+        self._must_be_alive()
         self._follow_assignment()
+        self._member = True
         batch: list[Message] = []
-        for where in sorted(self._positions):
+        size = 0
+        for where in [] if self._paused else sorted(self._positions):
             for message in self._broker.messages(where, start=self._positions[where]):
-                if len(batch) == limit:
+                if len(batch) == limit or size >= self._batch_bytes:
                     return batch
+                self._ended.discard(where)
                 batch.append(message)
+                size += len(message.key or b"") + len(message.value or b"")
                 self._positions[where] = message.offset + 1
+            self._ended.add(where)
         return batch
 
     def commit(self, inputs: Sequence[Message], outputs: Sequence[Record]) -> None:
         """See `headway.ports.EventLog.commit`."""
+        self._must_be_alive()
         offsets = next_offsets(inputs)
+        self._on_step("before_produce")
         for record in outputs:
             self._broker.check(record)
-        if self._broker.crash_before_commit:
-            self._broker.crash_before_commit = False
+        try:
+            self._on_step("after_produce")
+            if self._broker.crash_before_commit:
+                self._broker.crash_before_commit = False
+                self.crash()
+                self._must_be_alive()
+            self._on_step("before_commit")
+        except BaseException:
             self._broker.write_transaction(outputs, committed=False)
-            self._broker.leave(self._group, self)
-            raise SimulatedCrash(f"{self._group}: crashed as planted, {len(outputs)} outputs written, none committed")
+            self.rewind()
+            raise
         lost = sorted(offsets.keys() - self._broker.owned(self._group, self))
         if lost or self._broker.refuse_commits:
             self._broker.refuse_commits -= not lost
@@ -198,15 +240,51 @@ class MemoryLog:
             )
         self._broker.write_transaction(outputs, committed=True)
         self._broker.commit_offsets(self._group, offsets)
+        self._on_step("after_commit")
 
     def rewind(self) -> None:
         """See `headway.ports.EventLog.rewind`."""
+        self._ended.clear()
         for where in self._positions:
             self._positions[where] = self._broker.committed(self._group, where)
+
+    def pause(self) -> None:
+        """See `headway.ports.EventLog.pause`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """See `headway.ports.EventLog.resume`."""
+        self._paused = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether `pause` was called and `resume` was not."""
+        return self._paused
+
+    def crash(self) -> None:
+        """Be gone as by SIGKILL: no callback, nothing committed, and whoever uses this log gets `SimulatedCrash`."""
+        self._crashed = self._closed = True
+        self._positions.clear()
+        self._broker.leave(self._group, self)
 
     def assignment(self) -> frozenset[TopicPartition]:
         """See `headway.ports.EventLog.assignment`."""
         return frozenset(self._positions)
+
+    def is_member(self) -> bool:
+        """See `headway.ports.EventLog.is_member`."""
+        return self._member
+
+    def at_end(self) -> frozenset[TopicPartition]:
+        """See `headway.ports.EventLog.at_end`."""
+        return frozenset(self._ended)
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """See `headway.ports.EventLog.lag`."""
+        return {
+            where: 0 if where in self._ended and not self._paused else self._broker.end(where) - position
+            for where, position in self._positions.items()
+        }
 
     def close(self) -> None:
         """See `headway.ports.EventLog.close`."""
@@ -214,22 +292,27 @@ class MemoryLog:
             return
         self._closed = True
         self._broker.leave(self._group, self)
-        self._revoke(self.assignment())
+        self._let_go(self.assignment(), self._on_revoke)
+
+    def _must_be_alive(self) -> None:
+        if self._crashed:
+            raise SimulatedCrash(f"{self._group}: this instance has crashed. Make a new log.")
 
     def _follow_assignment(self) -> None:
         owned = self._broker.owned(self._group, self)
-        self._revoke(self.assignment() - owned)
+        self._let_go(self.assignment() - owned, self._on_lost)
         gained = sorted(owned - self.assignment())
         if gained:
             for where in gained:
                 self._positions[where] = self._broker.committed(self._group, where)
             self._on_assign(gained)
 
-    def _revoke(self, partitions: Collection[TopicPartition]) -> None:
+    def _let_go(self, partitions: Collection[TopicPartition], tell: PartitionCallback) -> None:
         if partitions:
             for where in partitions:
                 del self._positions[where]
-            self._on_revoke(sorted(partitions))
+                self._ended.discard(where)
+            tell(sorted(partitions))
 
 
 class MemoryPublisher:
