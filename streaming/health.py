@@ -1,4 +1,4 @@
-"""What a stream job tells the outside: /livez, /readyz and /metrics on one loopback port, from a thread of its own.
+"""What a streaming process tells the outside: /livez, /readyz and /metrics on one loopback port, from a thread of its own.
 
 /readyz answers with `streaming.instruments.Instruments.readiness`: an idle instance is ready and says that it is idle,
 one whose breaker is open is not ready and says why.
@@ -9,26 +9,22 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 # Whether the process does what it is for, and what it says about that.
 Readiness = Callable[[], tuple[bool, dict[str, object]]]
 
 
-def not_started() -> tuple[bool, dict[str, object]]:
-    """Answer for a process whose job does not run yet."""
-    return False, {"ready": False}
-
-
 class Health:
-    """Serves the health of one job.
+    """Serves the health of one process: ready once ``ready`` is set, or as `tell` was told.
 
     ``port`` 0 lets the system choose; the attribute then says which it took.
     """
 
-    def __init__(self, host: str, port: int, *, registry: CollectorRegistry) -> None:
+    def __init__(self, host: str, port: int) -> None:
+        self.ready = threading.Event()
         self._server = _Server((host, port), _Handler)
-        self._server.registry = registry
+        self.tell(lambda: (self.ready.is_set(), {"ready": self.ready.is_set()}))
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
@@ -43,11 +39,7 @@ class Health:
 
 
 class _Server(ThreadingHTTPServer):
-    registry: CollectorRegistry
-
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        self.readiness: Readiness = not_started
-        super().__init__(address, handler)
+    readiness: Readiness
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -60,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
             ready, said = self.server.readiness()
             self._answer(200 if ready else 503, orjson.dumps(said), "application/json")
         elif self.path == "/metrics":
-            self._answer(200, generate_latest(self.server.registry), CONTENT_TYPE_LATEST)
+            self._answer(200, generate_latest(), CONTENT_TYPE_LATEST)
         else:
             self._answer(404, b"", "text/plain")
 

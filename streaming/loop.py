@@ -109,6 +109,13 @@ class Loop:
                 self.patience.judge(beside, error, sample=lambda: everything_fails(message, beside, fails=fails))
                 judged = True
                 undo()
+                try:
+                    # Once more, as the others may pass only because a fault of ours has ended meanwhile.
+                    attempt([message])
+                except Poison:
+                    undo()
+                else:
+                    return
             self._give_up(
                 message,
                 reason="handler-failed",

@@ -115,7 +115,7 @@ def main() -> int:
     port = arguments.health_port
     if port is None:
         port = settings.ports.job_first + [each.name for each in JOBS].index(arguments.job)
-    health = Health(LOOPBACK, port, registry=REGISTRY)
+    health = Health(LOOPBACK, port)
     if arguments.announce is not None:
         name = arguments.announce.stem
         Announcement(name=name, host=LOOPBACK, port=health.port, pid=os.getpid()).write(arguments.announce)
