@@ -154,6 +154,7 @@ def check_downloads(*, environment: Path, cache: Path) -> Finding:
     """What the first start still has to download; needing a network once is no failure."""
     missing = [] if (environment / "bin" / "headway").exists() else ["Python packages"]
     missing += [] if any(cache.glob("jars/kafka-*")) else ["Kafka's jars"]
+    missing += [] if any(cache.glob("jars/opensearch-*")) else ["the search node"]
     found = (
         f"the first start needs a network once, for {' and '.join(missing)}"
         if missing

@@ -336,8 +336,8 @@ class SearchIndex(Protocol):
             TransientFailure: the store did not take all of them in time; repeat the same call.
         """
 
-    def known(self, pattern: str, ids: Collection[str]) -> frozenset[str]:
-        """Which of these ids are in any index of the pattern, everything written before this call included."""
+    def known(self, pattern: str, ids: Collection[str], *, outside: Collection[str] = ()) -> frozenset[str]:
+        """Which of these ids are in any index of the pattern but those ``outside``, all writes before this included."""
 
     def scan(self, pattern: str, *, fields: Sequence[str], between: Between | None = None) -> Iterator[Found]:
         """Every document of a pattern as of this call, all writes before it included; in no particular order."""

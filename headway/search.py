@@ -138,6 +138,22 @@ def letter_document(message: Message, letter: Letter) -> Document:
     return Document(daily_index(LETTERS_PATTERN, written_us), place.id, _present(fields))
 
 
+def letter_stub(message: Message, *, why: str) -> Document:
+    """Return the least document of a letter that the index refused whole: where it stands, and why."""
+    place = letter_place(message)
+    written_us = message.timestamp_ms * 1000
+    fields = {
+        "letter_id": place.id,
+        "reason": "mapping",
+        "detail": f"the index refused this letter, read it from its topic: {why}",
+        "written_at": format_us(written_us),
+        "topic": place.topic,
+        "partition": place.partition,
+        "offset": place.offset,
+    }
+    return Document(daily_index(LETTERS_PATTERN, written_us), place.id, fields)
+
+
 def daily_index(pattern: str, instant_us: int) -> str:
     """Return the index of a pattern that holds the UTC day of an instant: ``events-2026.11.22``."""
     return pattern.replace("*", from_us(instant_us).strftime("%Y.%m.%d"))

@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     replication_factor: int = Field(default=0, ge=0, description="copies of every topic; 0: 1 of 1, 3 of more")
     min_insync_replicas: int = Field(default=0, ge=0, description="copies an acknowledgement needs; 0: 1 of 1, 2 of 3")
     online_store: str = Field(default="", description="Redis or Valkey, host:port; the local one when empty")
+    search_url: str = Field(default="", description="Elasticsearch's API, URL; the local one when empty")
     mlflow_url: str = Field(default="", description="tracking server; the local one when empty")
     enrichment_url: str = Field(default="", description="Enrichment API; reference data in process when empty")
     load_balancer_url: str = Field(default="", description="the door clients use; the local one when empty")
@@ -134,6 +135,7 @@ class Settings(BaseSettings):
             "kafka_bootstrap": self.kafka_bootstrap
             or ",".join(f"{LOOPBACK}:{ports.kafka + 2 * place}" for place in range(brokers)),
             "online_store": self.online_store or f"{LOOPBACK}:{ports.valkey}",
+            "search_url": self.search_url or f"http://{LOOPBACK}:{ports.search}",
             "mlflow_url": self.mlflow_url or f"http://{LOOPBACK}:{ports.mlflow}",
             "load_balancer_url": self.load_balancer_url or f"http://{LOOPBACK}:{ports.load_balancer}",
         }

@@ -42,6 +42,7 @@ class Context(Scope):
     feast_project: str
     lake_root: str
     kafka_bootstrap: str = ""
+    search_url: str = ""
     enrichment_url: str = ""
     alertmanager_url: str = ""
 
@@ -116,6 +117,13 @@ def _letters_watch(context: Context) -> Worker:
     return SinkWorker(LetterWatchSink(known=known, accepted=accepted, send=send, clock=SystemClock()))
 
 
+def _search(context: Context) -> Worker:
+    from headway.adapters.elasticsearch import ElasticsearchIndex
+    from streaming.sinks.search import SearchSink
+
+    return SinkWorker(SearchSink(ElasticsearchIndex(context.search_url), context.domain))
+
+
 def _changelogs(scope: Scope) -> list[str]:
     return [features_topic(view.qualified) for view in scope.domain.views]
 
@@ -133,6 +141,11 @@ JOBS: tuple[Job, ...] = (
     Job(name="online-writer", topics=_changelogs, build=_online),
     Job(name="lake-loader", topics=_lake_topics, build=_lake),
     Job(name="letters-watch", topics=lambda _: LETTER_TOPICS, build=_letters_watch),
+    Job(
+        name="search-loader",
+        topics=lambda _: [EVENTS_ENRICHED, EVENTS_RAW_LETTERS, EVENTS_ENRICHED_LETTERS],
+        build=_search,
+    ),
 )
 
 

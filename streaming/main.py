@@ -55,6 +55,7 @@ def run(name: str, *, domain: Domain, instance: int, health: Health, settings: S
         enrichment_url=settings.enrichment_url,
         kafka_bootstrap=settings.kafka_bootstrap,
         alertmanager_url=settings.alertmanager_url,
+        search_url=settings.search_url,
     )
     quarantine = Quarantine(settings.state / "journal" / f"{name}-{instance}.json")
     watchdog = Watchdog(deadline_s=settings.job_deadline_s, on_hang=lambda: end_hung(quarantine))

@@ -98,10 +98,11 @@ class ElasticsearchIndex:
             self._create(batch, tally)
         return Created(created=tally.created, known=tally.known, refused=tuple(tally.refused))
 
-    def known(self, pattern: str, ids: Collection[str]) -> frozenset[str]:
+    def known(self, pattern: str, ids: Collection[str], *, outside: Collection[str] = ()) -> frozenset[str]:
         """See `headway.ports.SearchIndex.known`."""
         if not ids:
             return frozenset()
+        pattern = ",".join([pattern, *(f"-{index}" for index in sorted(outside))])
         self._refresh(pattern)
         wanted = sorted(ids)
         found: set[str] = set()

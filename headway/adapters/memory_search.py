@@ -53,10 +53,11 @@ class MemorySearch:
                 created += 1
         return Created(created=created, known=known, refused=tuple(refused))
 
-    def known(self, pattern: str, ids: Collection[str]) -> frozenset[str]:
+    def known(self, pattern: str, ids: Collection[str], *, outside: Collection[str] = ()) -> frozenset[str]:
         """See `headway.ports.SearchIndex.known`."""
         self._reach()
-        return frozenset(one for one in ids for index in self.indexes(pattern) if one in self._documents[index])
+        asked = set(self.indexes(pattern)) - set(outside)
+        return frozenset(one for one in ids for index in asked if one in self._documents[index])
 
     def scan(self, pattern: str, *, fields: Sequence[str], between: Between | None = None) -> Iterator[Found]:
         """See `headway.ports.SearchIndex.scan`."""

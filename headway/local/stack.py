@@ -13,13 +13,15 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from headway.announcement import read_announcement
 from headway.errors import ContractViolation
-from headway.local.jars import KAFKA, ensure_bundle
+from headway.local.jars import KAFKA, OPENSEARCH, ensure_bundle
 from headway.local.kafka import BrokerConfig, broker_command, broker_ready, format_storage, local_brokers
 from headway.local.plan import Process, Scalable
+from headway.local.search import NodeConfig, node_command, node_ready, prepare_node
 from headway.local.valkey import valkey_command, valkey_ready
 from headway.settings import LOOPBACK, Settings, project_root
 from headway.topics import PARTITIONS
@@ -314,7 +316,11 @@ STREAM_JOBS = (
     "online-writer",
     "lake-loader",
     "letters-watch",
+    "search-loader",
 )
+# Useless without the node beside them, so they are started with it.
+_SEARCH_JOBS = ("search-loader",)
+_EVENT_JOBS = tuple(name for name in STREAM_JOBS if name not in _SEARCH_JOBS)
 
 
 def _topics(settings: Settings) -> list[Process]:
@@ -335,10 +341,28 @@ def _topics(settings: Settings) -> list[Process]:
 
 
 def _streams(settings: Settings) -> list[Process]:
-    return [_job(settings, name, 0) for name in STREAM_JOBS]
+    return [_job(settings, name, 0) for name in _EVENT_JOBS]
 
 
-def _scalable_jobs(settings: Settings) -> list[Scalable]:
+def _search(settings: Settings) -> list[Process]:
+    node = NodeConfig(
+        data_dir=settings.state / "search",
+        port=settings.ports.search,
+        transport_port=settings.ports.search_transport,
+    )
+
+    def command() -> list[str]:
+        prepare_node(node)
+        return node_command(node)
+
+    # The loader does not wait for the node: it holds its records back until there is one.
+    return [
+        Process(name="search", command=command, ready=lambda: node_ready(node.port)),
+        *(_job(settings, name, 0) for name in _SEARCH_JOBS),
+    ]
+
+
+def _scalable(settings: Settings, *, names: Sequence[str]) -> list[Scalable]:
     return [
         Scalable(
             name=name,
@@ -346,7 +370,7 @@ def _scalable_jobs(settings: Settings) -> list[Scalable]:
             most=PARTITIONS,
             limit=f"its topics have {PARTITIONS} partitions each, and an instance beyond them would idle.",
         )
-        for name in STREAM_JOBS
+        for name in names
     ]
 
 
@@ -422,7 +446,17 @@ PARTS: tuple[Part, ...] = (
         processes=_streams,
         ports=("job_first",),
         needs=("topics", "valkey", "enrichment", "haproxy"),
-        scalable=_scalable_jobs,
+        scalable=partial(_scalable, names=_EVENT_JOBS),
+    ),
+    Part(
+        name="search",
+        group="search",
+        processes=_search,
+        ports=("search", "search_transport"),
+        needs=("topics",),
+        fetch=lambda: ensure_bundle(OPENSEARCH),
+        page="/_cat/indices?v",
+        scalable=partial(_scalable, names=_SEARCH_JOBS),
     ),
     Part(name="scaler", group="events", processes=_scaler, ports=("scaler",), needs=("streams",)),
     Part(name="mlflow", group="training", processes=_mlflow, ports=("mlflow",), page="/"),

@@ -16,14 +16,12 @@ import structlog
 from headway.adapters.delta import Lake
 from headway.clock import monotonic_s
 from headway.contracts import Domain
-from headway.events import parse_event
 from headway.features.changelog import changelog_table, streamed_changelog
-from headway.features.windows import is_too_late
-from headway.lake import LakeTable, Transport, events_table, streamed_rows
-from headway.letters import letter_of, letter_rows, letters_table
+from headway.lake import LakeTable, events_table, streamed_rows
+from headway.letters import letter_rows, letters_table
 from headway.ports import Message
 from headway.predictions import prediction_rows, predictions_table
-from headway.ticks import header, is_tick, tick_before_us
+from headway.ticks import is_tick
 from headway.topics import (
     EVENTS_ENRICHED,
     EVENTS_ENRICHED_LETTERS,
@@ -32,6 +30,7 @@ from headway.topics import (
     predictions_topic,
 )
 from streaming.runtime import Flushed
+from streaming.sinks.records import any_letter, enriched_event
 
 # A Delta commit costs 20-50 ms and one file per partition value: seconds of buffering keep both rare.
 FLUSH_AGE_S = 3.0
@@ -115,26 +114,9 @@ def build_lake_sink(domain: Domain, products: Sequence[str], root: str) -> LakeS
 
 
 def _letter_rows(messages: Sequence[Message]) -> pl.DataFrame:
-    return letter_rows([(message, letter_of(message)) for message in messages])
+    return letter_rows([(message, any_letter(message)) for message in messages])
 
 
 def event_rows(domain: Domain, messages: Sequence[Message]) -> pl.DataFrame:
     """Return the lake rows of enriched events; ticks are left out."""
-    rows = []
-    for message in messages:
-        if is_tick(message):
-            continue
-        event = parse_event(message.value or b"")
-        tick_us = tick_before_us(message)
-        lateness = domain.contract(event.type).lateness_us
-        transport = Transport(
-            topic=message.topic,
-            partition=message.partition,
-            offset=message.offset,
-            raw_partition=message.partition,
-            raw_offset=int(header(message, "raw_offset") or b""),
-            tick_before_us=tick_us,
-            too_late=is_too_late(event.time_us, tick_before_us=tick_us, lateness_us=lateness),
-        )
-        rows.append((event, transport))
-    return streamed_rows(domain, rows)
+    return streamed_rows(domain, [enriched_event(domain, message) for message in messages if not is_tick(message)])

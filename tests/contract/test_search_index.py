@@ -163,6 +163,7 @@ def test_what_is_known_is_found_in_every_index_of_the_pattern_at_once(index: Sea
     index.create([document(stem, "a"), document(stem, "b", day="2013.07.02")])
 
     assert {"a", "b"} == index.known(f"{stem}-*", ["a", "b", "c"])
+    assert {"a"} == index.known(f"{stem}-*", ["a", "b", "c"], outside=[f"{stem}-2013.07.02", f"{stem}-2013.07.09"])
 
 
 def test_an_index_that_is_not_there_holds_nothing(index: SearchIndex, stem: str) -> None:
