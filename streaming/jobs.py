@@ -41,8 +41,8 @@ class Context(Scope):
     online_url: str
     feast_project: str
     lake_root: str
+    search_url: str
     kafka_bootstrap: str = ""
-    search_url: str = ""
     enrichment_url: str = ""
     alertmanager_url: str = ""
 
