@@ -120,7 +120,20 @@ def _append_whatever_comes() -> None:
     Lake.committed, Lake.append_each_once = nothing, append  # type: ignore[method-assign,assignment]
 
 
+def _acknowledge_by_the_leader_alone() -> None:
+    from headway.adapters import kafka_client, kafka_publisher
+
+    early = {**kafka_client.DURABLE, "acks": 1, "enable.idempotence": False}
+    setattr(kafka_publisher, "DURABLE", early)  # noqa: B010 - imported there, and exported nowhere
+
+
 MUTANTS: Mapping[str, Mutant] = {
+    "acks-1": Mutant(
+        bug="the Collector's producer asks for the leader's acknowledgement alone",
+        module="serving.collector_main",
+        argument=None,
+        plant=_acknowledge_by_the_leader_alone,
+    ),
     "ack-before-delivery": Mutant(
         bug="the Collector answers before the broker's delivery report",
         module="serving.collector_main",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -23,6 +23,21 @@ class Trial:
     say: Callable[[str], None]
 
 
+class Told(Protocol):
+    """A fault as a report tells it; ``proof`` is None when nothing proves it."""
+
+    @property
+    def name(self) -> str:
+        """What was hurt."""
+
+    @property
+    def proof(self) -> str | None:
+        """What proves it."""
+
+    def facts(self, *, begun_s: float) -> dict[str, Any]:
+        """Return it as plain values."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """One run of a test.
@@ -38,7 +53,7 @@ class Report:
     violations: Mapping[str, Sequence[str]]
     wants: Mapping[str, bool]
     figures: Mapping[str, Any]
-    faults: Sequence[Fault]
+    faults: Sequence[Told]
     begun_s: float
     seconds: float
     notes: Sequence[str] = field(default_factory=tuple)

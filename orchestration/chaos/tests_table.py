@@ -35,6 +35,18 @@ TESTS = (
         ("ack-before-delivery", "commit-before-write", "letter-swallowed"),
     ),
     Entry(
+        "R2",
+        "orchestration.chaos.r2:run",
+        "leaders and controllers killed, stopped and restarted lose and double nothing acknowledged",
+        ("acks-1",),
+    ),
+    Entry(
+        "R3",
+        "orchestration.chaos.r3:run",
+        "with two of three brokers gone nothing is acknowledged, and every refusal is quick and says so",
+        ("acks-1", "ack-before-delivery"),
+    ),
+    Entry(
         "R5",
         "orchestration.chaos.r5:run",
         "a storm of joins, leaves, deaths and zombies loses and doubles nothing, under both group protocols",
