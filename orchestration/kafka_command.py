@@ -1,4 +1,4 @@
-"""``headway kafka status``: what the event log's replication looks like, and whether it is as declared."""
+"""``headway kafka status``: what the event log's replication looks like; ``headway kafka drill``: what it withstands."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -14,13 +14,24 @@ _SHOWN = 30
 
 
 def kafka_command(parser: ArgumentParser) -> Run:
-    """Show the event log's replication; holds when all is as declared and every copy is in sync."""
-    parser.add_argument("action", choices=["status"])
+    """Show the event log's replication, or try it; status holds when all is as declared and every copy is in sync."""
+    parser.add_argument("action", choices=["status", "drill"])
+    parser.add_argument("--short", action="store_true", help="drill: one fault, under a minute, instead of six")
+    parser.add_argument(
+        "--here", action="store_true", help="drill: on the stack that is up, not on a cluster of its own"
+    )
+    parser.add_argument("--seed", type=int, help="drill: of the events (default: of this commit)")
+    parser.add_argument("--mutant", choices=["acks-1"], help="drill: plant a known bug, which must make it fail")
 
-    def run(_arguments: Namespace, _say: Say) -> Outcome:
-        from headway.settings import Settings
+    def run(arguments: Namespace, say: Say) -> Outcome:
+        if arguments.action == "status":
+            from headway.settings import Settings
 
-        return _status(Settings())
+            return _status(Settings())
+        from orchestration.chaos.drill import run_drill
+
+        asked = vars(arguments)
+        return run_drill(**{name: asked[name] for name in ("short", "here", "seed", "mutant")}, say=say)
 
     return run
 

@@ -13,13 +13,6 @@ FULL = Plan(
     schedule=LOAD,
     longest_s=560.0,
 )
-DRILL = Plan(
-    faults=("kill-leader", "kill-controller", "stop-follower", "kill-leader-ahead", "rolling-restart", "kill-leader"),
-    acked=100_000,
-    elections=6,
-    schedule=LOAD,
-    longest_s=480.0,
-)
 # The harshest of them: what only the leader had goes with it.
 SHORT = Plan(faults=("kill-leader-ahead",), acked=5_000, elections=1, schedule=LOAD, longest_s=90.0)
 

@@ -1,0 +1,78 @@
+"""The verdict on a hurt cluster: what counts as lost, repeated, invented, and how long an outage was."""
+
+import polars as pl
+import pytest
+
+from headway.topics import partition_of
+from orchestration.chaos.broker_faults import FaultReport
+from orchestration.chaos.broker_verdict import outages, settle_drive
+
+PARTITIONS = 2
+# One key for each of two partitions.
+KEYS = {partition_of(name.encode(), PARTITIONS): name for name in ("a", "b", "c", "d", "e")}
+
+
+def journal(*rows: tuple[str, str, float, str, int]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {"id": id_, "key": key, "sent_s": at - 0.1, "answered_s": at, "outcome": outcome, "status": status}
+            for id_, key, at, outcome, status in rows
+        ]
+    )
+
+
+def acked(id_: str, at: float, partition: int = 0) -> tuple[str, str, float, str, int]:
+    return id_, KEYS[partition], at, "acked", 202
+
+
+def unknown(id_: str, at: float, status: int = 503) -> tuple[str, str, float, str, int]:
+    return id_, KEYS[0], at, "unknown", status
+
+
+def test_what_was_acknowledged_and_is_not_in_the_log_is_lost() -> None:
+    account = settle_drive(journal(acked("1", 1), acked("2", 2), unknown("3", 3)), ["1"])
+
+    assert account.lost == ("2",)
+    assert account.violations == {"lost": ("2",)}
+
+
+def test_what_was_not_acknowledged_may_be_in_the_log_and_is_counted() -> None:
+    account = settle_drive(journal(acked("1", 1), unknown("2", 2), unknown("3", 3)), ["1", "3"])
+
+    assert account.violations == {}
+    assert (account.unacknowledged, account.unacknowledged_but_written) == (2, 1)
+
+
+def test_what_stands_in_the_log_twice_or_was_never_sent_is_named() -> None:
+    account = settle_drive(journal(acked("1", 1), unknown("2", 2)), ["1", "2", "2", "9"])
+
+    assert account.violations == {"repeated": ("2",), "invented": ("9",)}
+
+
+def test_only_success_and_503_are_answers_a_client_may_get() -> None:
+    account = settle_drive(journal(acked("1", 1), unknown("2", 2), unknown("3", 3, 500), unknown("4", 4, 0)), ["1"])
+
+    assert account.odd_answers == {500: 1, 0: 1}
+
+
+def test_an_outage_is_that_of_the_worst_partition() -> None:
+    rows = [acked(f"0-{at}", at, 0) for at in range(20)]
+    rows += [acked(f"1-{at}", at, 1) for at in range(20) if not 5 < at < 14]
+
+    assert outages(journal(*rows), partitions=PARTITIONS, faults=[(6.0, 12.0), (16.0, 18.0)]) == [9.0, 1.0]
+
+
+def test_a_partition_that_never_comes_back_is_out_until_the_end() -> None:
+    rows = [acked(str(at), at, 0) for at in range(5)]
+
+    assert outages(journal(*rows), partitions=PARTITIONS, faults=[(4.5, 10.0)]) == [6.0]
+
+
+@pytest.mark.parametrize(("seen", "proof"), [(True, "another pid"), (False, None)])
+def test_a_fault_that_was_not_seen_has_no_proof(*, seen: bool, proof: str | None) -> None:
+    fault = FaultReport(
+        kind="kill-leader", name="kafka", began_s=1, whole_s=2, seen={"another_pid": seen}, details={"pids": [1, 2]}
+    )
+
+    assert fault.proof == proof
+    assert fault.facts(begun_s=0)["what"] == "kill-leader"
