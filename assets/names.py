@@ -35,6 +35,11 @@ def online_key(domain: Domain) -> dg.AssetKey:
     return dg.AssetKey([domain.name, "online_store"])
 
 
+def instances_key(domain: Domain) -> dg.AssetKey:
+    """How many instances of each stream job run, and why."""
+    return dg.AssetKey([domain.name, "job_instances"])
+
+
 def training_set_key(product: Product) -> dg.AssetKey:
     """Labelled rows a model is made and judged from."""
     return dg.AssetKey([product.name, "training_set"])

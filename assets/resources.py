@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from headway.adapters.delta import Lake
     from headway.adapters.kafka_reader import KafkaReader
+    from headway.adapters.scaling_table import ScalingTable
     from headway.settings import Settings
 
 
@@ -55,6 +56,19 @@ class LogResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # likewis
     def address(self) -> str:
         """The brokers."""
         return self.bootstrap or settings().kafka_bootstrap
+
+
+class ScalingResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # likewise
+    """What the scaler of stream jobs decided, and from what."""
+
+    file: str = ""
+
+    def open(self) -> "ScalingTable | None":
+        """Return the table; None where no scaler has ever decided anything."""
+        from headway.adapters.scaling_table import ScalingTable, scaling_file
+
+        file = Path(self.file) if self.file else scaling_file(settings().state)
+        return ScalingTable(file) if file.exists() else None
 
 
 class RegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # likewise

@@ -11,6 +11,7 @@ import dagster as dg
 from assets.names import (
     LAKE_LETTERS,
     candidate_key,
+    instances_key,
     online_key,
     producers_key,
     serving_key,
@@ -86,7 +87,15 @@ def stream_assets(domain: Domain) -> list[dg.AssetSpec]:
             ),
         ]
     store = "The newest row of every entity of every view, with each view's watermark; what predictions read."
-    return [*specs, _external(online_key(domain), changelogs, store, group=group, owners=team, kinds={"redis"})]
+    scaled = (
+        "How many instances of each stream job run: one decision of the scaler per round, recorded with its inputs."
+    )
+    read = [raw, enriched, topic_key(FEATURES_INPUT), *changelogs]
+    return [
+        *specs,
+        _external(online_key(domain), changelogs, store, group=group, owners=team, kinds={"redis"}),
+        _external(instances_key(domain), read, scaled, group=group, owners=team, kinds={"sqlite"}),
+    ]
 
 
 def deployment_assets(product: Product) -> list[dg.AssetSpec]:

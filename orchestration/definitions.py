@@ -18,6 +18,7 @@ from orchestration.checks import read_ledger_check
 from orchestration.jobs import all_jobs, replication_job, train_job_name
 from orchestration.kafka_checks import replication_checks
 from orchestration.resources import all_resources
+from orchestration.scaling import job_instances_sensor
 from orchestration.schedules import monthly_training, replication_watch
 from orchestration.sensors import live_version_sensor, retraining_sensor, topic_offsets_sensor
 from products.catalogue import all_products
@@ -43,6 +44,7 @@ def build(domains: Sequence[Domain], products: Sequence[Product]) -> dg.Definiti
         jobs=[*jobs, check_replication],
         sensors=[
             topic_offsets_sensor(topics),
+            *(job_instances_sensor(domain) for domain in domains),
             *(live_version_sensor(product) for product in products),
             *(retraining_sensor(product, job) for product, job in trainings),
         ],
