@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     scaler_extra: int = Field(
         default=0, ge=0, description="instances beyond the first, over all jobs; 0: one less than processors"
     )
+    scaler_every_s: float = Field(
+        default=5.0, gt=0, description="between two rounds of the scaler; three make a decision"
+    )
     scaler_drain_s: float = Field(default=30.0, gt=0, description="a backlog that takes longer brings another instance")
     alertmanager_url: str = Field(default="", description="Alertmanager; alerts are only logged when empty")
     feast_project: str = Field(default="headway", description="prefix of every key in the online store")

@@ -34,9 +34,6 @@ from streaming.health import Health
 from streaming.jobs import JOBS, Scope, group_name
 from streaming.scaler_metrics import ScalerMetrics
 
-# A round costs about 5 ms of processor time; three rounds make a decision.
-EVERY_S = 5.0
-
 _LOG = structlog.get_logger()
 
 Backlogs = Callable[[], Mapping[str, GroupBacklog]]
@@ -137,7 +134,7 @@ def main() -> int:
         except HeadwayError as failure:
             metrics.forget()
             _LOG.warning("round left out", reason=str(failure))
-        stop.wait(EVERY_S)
+        stop.wait(settings.scaler_every_s)
     server.close()
     return 0
 

@@ -17,8 +17,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public by i
     OffsetSpec,
 )
 
-from headway.adapters.kafka_client import REQUEST_TIMEOUT_S, unreachable
+from headway.adapters.kafka_client import unreachable
 from headway.ports import TopicPartition
+
+# Shorter than a round of the scaler: figures that come later than the next round are of no use.
+_TIMEOUT_S = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ def read_backlogs(admin: AdminClient, groups: Mapping[str, Sequence[str]]) -> di
         TransientFailure: the brokers did not answer.
     """
     try:
-        known = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+        known = admin.list_topics(timeout=_TIMEOUT_S).topics
         places = {
             group: [
                 TopicPartition(name, number) for name in names if name in known for number in known[name].partitions
@@ -69,7 +72,7 @@ def read_backlogs(admin: AdminClient, groups: Mapping[str, Sequence[str]]) -> di
 
 def _ask_committed(admin: AdminClient, group: str, places: Sequence[TopicPartition]) -> "Future[Any]":
     wanted = ConsumerGroupTopicPartitions(group, [KafkaTopicPartition(*place) for place in places])
-    [future] = admin.list_consumer_group_offsets([wanted], request_timeout=REQUEST_TIMEOUT_S).values()
+    [future] = admin.list_consumer_group_offsets([wanted], request_timeout=_TIMEOUT_S).values()
     return future
 
 
@@ -81,7 +84,5 @@ def _offsets(admin: AdminClient, places: Iterable[TopicPartition], spec: Any) ->
     wanted = {KafkaTopicPartition(*place): spec for place in places}
     if not wanted:
         return {}
-    futures = admin.list_offsets(
-        wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_S
-    )
+    futures = admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_TIMEOUT_S)
     return {TopicPartition(place.topic, place.partition): future.result().offset for place, future in futures.items()}

@@ -101,7 +101,7 @@ class KafkaEventLog:
             {
                 **self._common,
                 **READ_COMMITTED,
-                **_membership_settings(protocol),
+                **_membership_settings(protocol, topics),
                 "group.id": group,
                 "client.id": f"{group}.{instance}",
                 "auto.offset.reset": "earliest",
@@ -316,12 +316,13 @@ class KafkaEventLog:
             tell(gone)
 
 
-def _membership_settings(protocol: GroupProtocol) -> dict[str, Any]:
+def _membership_settings(protocol: GroupProtocol, topics: Sequence[str]) -> dict[str, Any]:
     if protocol == "consumer":
         # Session and heartbeat are the broker's business here, and librdkafka refuses them on the client.
         # Range gives partition p of every topic to one member, so that state kept by partition has one owner, and a
-        # job has as many instances with work as partitions; uniform, the default, spreads topics apart.
-        return {"group.protocol": "consumer", "group.remote.assignor": "range"}
+        # job has as many instances with work as partitions. Uniform spreads topics apart; with one topic there is
+        # nothing to spread, and it moves fewer partitions when a member comes or goes.
+        return {"group.protocol": "consumer", "group.remote.assignor": "range" if len(topics) > 1 else "uniform"}
     return {
         "group.protocol": "classic",
         "partition.assignment.strategy": "cooperative-sticky",

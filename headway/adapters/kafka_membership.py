@@ -22,7 +22,9 @@ def is_in_group(settings: Mapping[str, Any], *, group: str, member: str | None) 
         return False
     try:
         # The SDK also reports the failure of the connection itself this way.
-        asked = AdminClient(dict(settings), logger=logger).describe_consumer_groups([group], request_timeout=_TIMEOUT_S)
+        # Kept in a name: a client that is collected takes its unanswered requests with it, and nobody is a member then.
+        admin = AdminClient(dict(settings), logger=logger)
+        asked = admin.describe_consumer_groups([group], request_timeout=_TIMEOUT_S)
         members = asked[group].result(timeout=2 * _TIMEOUT_S).members
     except (KafkaException, TimeoutError) as error:
         logger.info("membership of %s not known: %s", group, error)
