@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from assets.resources import LakeResource, LogResource
+from assets.resources import LakeResource, LogResource, settings
 from headway.ledger import DIFFERENCES, JUDGED_HOURS, Ledger
 
 _SHOWN = 50
@@ -13,13 +13,11 @@ Told = dict[str, dg.TableMetadataValue | int | str | list[str]]
 
 def read_ledger_check(lake: LakeResource, log: LogResource) -> dg.AssetCheckResult:
     """Settle the account of the log's newest hours and say whether it balances, naming what does not."""
-    from streaming.accounts import read_ledger
+    from streaming.accounts import open_stores, read_ledger
 
-    reader = log.reader()
-    try:
-        ledger = read_ledger(reader, lake.open(), hours=JUDGED_HOURS)
-    finally:
-        reader.close()
+    root = lake.root or settings().lake
+    with open_stores(bootstrap=log.address, lake=root, search_url=settings().search_url) as stores:
+        ledger = read_ledger(stores, hours=JUDGED_HOURS)
     return dg.AssetCheckResult(
         passed=ledger.balanced, severity=dg.AssetCheckSeverity.ERROR, metadata=told_of_ledger(ledger)
     )

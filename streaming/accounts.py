@@ -5,8 +5,10 @@ Records become columns in chunks, so that a long log costs the memory of its ids
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -14,11 +16,12 @@ import polars as pl
 from headway.adapters.delta import Lake
 from headway.adapters.redis_online import OnlineWriter
 from headway.clock import from_us, parse_instant_us
-from headway.errors import InputRejected
+from headway.errors import InputRejected, TransientFailure
 from headway.features.definitions import FeatureView
 from headway.ledger import EFFECT_SCHEMA, LETTER_SCHEMA, RAW_SCHEMA, Books, Ledger, settle
 from headway.letters import LETTER_ID_HEADER, letter_of
-from headway.ports import LogReader, Message
+from headway.ports import LogReader, Message, SearchIndex
+from headway.search import EVENTS_PATTERN
 from headway.ticks import header, is_tick
 from headway.topics import EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS, EVENTS_RAW
 
@@ -37,22 +40,49 @@ class _Stamp(msgspec.Struct):
 _STAMP = msgspec.json.Decoder(_Stamp)
 
 
-def read_ledger(reader: LogReader, lake: Lake, *, hours: int) -> Ledger:
+class Stores(NamedTuple):
+    """Where the books are read from; without a search index its documents are not compared."""
+
+    log: LogReader
+    lake: Lake
+    search: SearchIndex | None
+
+
+@contextmanager
+def open_stores(*, bootstrap: str, lake: str, search_url: str) -> Iterator[Stores]:
+    """Open the stores of a plane, as `headway.settings` says where they are; the search index only if a node answers."""
+    from headway.adapters.elasticsearch import ElasticsearchIndex
+    from headway.adapters.kafka_reader import KafkaReader
+
+    reader = KafkaReader(bootstrap=bootstrap)
+    index = ElasticsearchIndex(search_url, patience_s=0.0)
+    try:
+        yield Stores(reader, Lake(Path(lake)), index if _answers(index) else None)
+    finally:
+        index.close()
+        reader.close()
+
+
+def read_ledger(stores: Stores, *, hours: int) -> Ledger:
     """Return the account of the newest hours of events.raw, as everything stands now."""
-    return settle(read_books(reader, lake), hours=hours)
+    return settle(read_books(stores), hours=hours)
 
 
-def read_books(reader: LogReader, lake: Lake) -> Books:
+def read_books(stores: Stores) -> Books:
     """Return everything the ledger is settled from."""
+    reader, lake, search = stores
     # Effects first: what is written meanwhile is then a raw record in flight, and never an effect without a cause.
     rows, lost_files = lake.read_what_is_left(
         "events", columns=["raw_partition", "raw_offset", "source", "id", "topic", "partition", "offset"]
     )
+    documents = None if search is None else frame_of(_documents(search), EFFECT_SCHEMA)
     letters = frame_of(map(_letter, reader.read(EVENTS_ENRICHED_LETTERS)), LETTER_SCHEMA)
     enriched = frame_of(map(_enriched, _events(reader, EVENTS_ENRICHED)), EFFECT_SCHEMA)
     raw = frame_of(map(_raw, _events(reader, EVENTS_RAW)), RAW_SCHEMA)
     loaded = rows.filter(pl.col("topic").is_not_null()).select(pl.col(n).cast(t) for n, t in EFFECT_SCHEMA.items())
-    return Books(raw=raw, enriched=enriched, letters=letters, lake=loaded, search=None, lost_files=tuple(lost_files))
+    return Books(
+        raw=raw, enriched=enriched, letters=letters, lake=loaded, search=documents, lost_files=tuple(lost_files)
+    )
 
 
 def least_watermark(store: OnlineWriter, views: Sequence[FeatureView]) -> Callable[[], int | None]:
@@ -79,6 +109,20 @@ def frame_of(rows: Iterable[tuple[Any, ...]], schema: Mapping[str, pl.DataType])
 def digest_of(value: bytes | None) -> int:
     """Return 64 bits that two records share only when they hold the same bytes."""
     return int.from_bytes(hashlib.blake2b(value or b"", digest_size=8).digest(), "little")
+
+
+def _answers(index: SearchIndex) -> bool:
+    try:
+        index.indexes(EVENTS_PATTERN)
+    except TransientFailure:
+        return False
+    return True
+
+
+def _documents(search: SearchIndex) -> Iterator[tuple[Any, ...]]:
+    fields = list(EFFECT_SCHEMA)
+    for found in search.scan(EVENTS_PATTERN, fields=fields):
+        yield tuple(found.fields.get(name) for name in fields)
 
 
 def _events(reader: LogReader, topic: str) -> Iterator[Message]:

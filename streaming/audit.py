@@ -20,20 +20,13 @@ def ledger_command(parser: ArgumentParser) -> Run:
     )
 
     def run(arguments: Namespace, _say: Say) -> Outcome:
-        from pathlib import Path
-
-        from headway.adapters.delta import Lake
-        from headway.adapters.kafka_reader import KafkaReader
         from headway.ledger import JUDGED_HOURS
         from headway.settings import Settings
-        from streaming.accounts import read_ledger
+        from streaming.accounts import open_stores, read_ledger
 
-        settings = Settings()
-        reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
-        try:
-            ledger = read_ledger(reader, Lake(Path(settings.lake)), hours=arguments.hours or JUDGED_HOURS)
-        finally:
-            reader.close()
+        place = Settings()
+        with open_stores(bootstrap=place.kafka_bootstrap, lake=place.lake, search_url=place.search_url) as stores:
+            ledger = read_ledger(stores, hours=arguments.hours or JUDGED_HOURS)
         return Outcome(holds=ledger.balanced, facts=ledger.facts(limit=_NAMED_IN_FACTS), lines=ledger_lines(ledger))
 
     return run

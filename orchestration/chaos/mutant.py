@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from headway.errors import ContractViolation
+from headway.ports import Position
+from headway.topics import EVENTS_RAW, EVENTS_RAW_LETTERS
 
 # Any: what is patched is typed where it is defined, and deliberately broken here.
 
@@ -30,38 +32,36 @@ class Mutant:
         return module == self.module and self.argument in (None, *arguments[:1])
 
 
-def _acknowledge_before_delivery() -> None:
-    from serving.collector import Collector
-
+def acknowledge_before_delivery(publisher: Any, *, topic: str) -> None:
+    """Have a publisher's class say "acknowledged" of a topic's records as soon as they are handed over."""
+    publish_async = publisher.publish_async
     under_way: set[asyncio.Future[Any]] = set()
 
-    async def publish(self: Any, record: Any) -> None:
-        future = self._publisher.publish_async(record)
-        under_way.add(future)
-        future.add_done_callback(forget)
+    def publish(self: Any, record: Any) -> Any:
+        delivery = publish_async(self, record)
+        if record.topic != topic:
+            return delivery
+        under_way.add(delivery)
+        delivery.add_done_callback(forget)
+        told = asyncio.get_running_loop().create_future()
+        told.set_result(Position(record.topic, 0, 0))
+        return told
 
-    def forget(done: asyncio.Future[Any]) -> None:
+    def forget(delivery: asyncio.Future[Any]) -> None:
         """Take note of a failed delivery and tell nobody, which is the bug."""
-        under_way.discard(done)
-        done.exception()
+        under_way.discard(delivery)
+        delivery.exception()
 
-    Collector._publish = publish  # type: ignore[method-assign]  # noqa: SLF001
+    publisher.publish_async = publish
 
 
-def _swallow_letter_failure() -> None:
-    from serving.collector import Collector
+def _acknowledge_early(topic: str) -> Callable[[], None]:
+    def plant() -> None:
+        from headway.adapters.kafka_publisher import KafkaPublisher
 
-    reject = Collector._reject  # noqa: SLF001
+        acknowledge_before_delivery(KafkaPublisher, topic=topic)
 
-    async def swallow(self: Any, raw: bytes, refusal: Any) -> Any:
-        outcome = await reject(self, raw, refusal)
-        if outcome.status < 500:
-            return outcome
-        from serving.collector import _refused
-
-        return _refused(400, "invalid-envelope", str(refusal))
-
-    Collector._reject = swallow  # type: ignore[method-assign]  # noqa: SLF001
+    return plant
 
 
 def _commit_before_write() -> None:
@@ -69,40 +69,50 @@ def _commit_before_write() -> None:
     from streaming.runtime import Flushed
     from streaming.sinks.lake import FLUSH_AGE_S, LakeSink
 
-    offer, flush = LakeSink.offer, LakeSink.flush
-    uncommitted: list[Any] = []
-    flushed_s, owed = monotonic_s(), False
+    offer, flush, drop = LakeSink.offer, LakeSink.flush, LakeSink.drop
+    taken: list[Any] = []
+    unwritten: list[Any] = []
+    flushed_s = monotonic_s()
 
-    def take(self: Any, batch: Any) -> None:
-        uncommitted.extend(batch)
-        offer(self, batch)
+    def take(_self: Any, batch: Any) -> None:
+        taken.extend(batch)
 
-    def due(self: Any, now_s: float) -> bool:  # noqa: ARG001
+    def due(_self: Any, now_s: float) -> bool:
         return now_s - flushed_s >= FLUSH_AGE_S
 
     def commit_first(self: Any) -> Any:
-        """Every other time give up messages to be committed that are not written yet."""
-        nonlocal flushed_s, owed
-        flushed_s, owed = monotonic_s(), not owed
-        if not owed:
-            flush(self)
-        messages, uncommitted[:] = list(uncommitted), []
-        return Flushed(messages=messages)
+        """Have committed what came last, and write what was committed before it."""
+        nonlocal flushed_s
+        flushed_s = monotonic_s()
+        offer(self, unwritten)
+        flush(self)
+        unwritten[:] = taken
+        taken.clear()
+        return Flushed(messages=list(unwritten))
 
-    LakeSink.offer, LakeSink.due, LakeSink.flush = take, due, commit_first  # type: ignore[method-assign]
+    def forget(self: Any) -> None:
+        taken.clear()
+        drop(self)
+
+    for name, patch in {"offer": take, "due": due, "flush": commit_first, "drop": forget}.items():
+        setattr(LakeSink, name, patch)
+
+
+def commit_offsets_first(log: Any) -> None:
+    """Have a log's class commit in two transactions what belongs in one; dying between them loses the outputs."""
+    commit = log.commit
+
+    def in_two(self: Any, inputs: Any, outputs: Any) -> None:
+        commit(self, inputs, [])
+        commit(self, [], outputs)
+
+    log.commit = in_two
 
 
 def _offsets_before_outputs() -> None:
     from headway.adapters.kafka_log import KafkaEventLog
 
-    commit = KafkaEventLog.commit
-
-    def in_two(self: Any, inputs: Any, outputs: Any) -> None:
-        """Commit in two transactions what belongs in one; whoever dies between them has lost the outputs."""
-        commit(self, inputs, [])
-        commit(self, [], outputs)
-
-    KafkaEventLog.commit = in_two  # type: ignore[method-assign]
+    commit_offsets_first(KafkaEventLog)
 
 
 def _append_whatever_comes() -> None:
@@ -127,6 +137,18 @@ def _acknowledge_by_the_leader_alone() -> None:
     setattr(kafka_publisher, "DURABLE", early)  # noqa: B010 - imported there, and exported nowhere
 
 
+def _skip_what_is_rejected() -> None:
+    from headway.topics import EVENTS_ENRICHED_LETTERS
+    from streaming.handlers.enrich import EnrichHandler
+
+    handle = EnrichHandler.handle
+
+    def without_letters(self: Any, batch: Any) -> Any:
+        return [record for record in handle(self, batch) if record.topic != EVENTS_ENRICHED_LETTERS]
+
+    EnrichHandler.handle = without_letters  # type: ignore[method-assign]
+
+
 MUTANTS: Mapping[str, Mutant] = {
     "acks-1": Mutant(
         bug="the Collector's producer asks for the leader's acknowledgement alone",
@@ -138,13 +160,13 @@ MUTANTS: Mapping[str, Mutant] = {
         bug="the Collector answers before the broker's delivery report",
         module="serving.collector_main",
         argument=None,
-        plant=_acknowledge_before_delivery,
+        plant=_acknowledge_early(EVENTS_RAW),
     ),
     "letter-swallowed": Mutant(
         bug="the Collector answers 4xx although the letter was not acknowledged",
         module="serving.collector_main",
         argument=None,
-        plant=_swallow_letter_failure,
+        plant=_acknowledge_early(EVENTS_RAW_LETTERS),
     ),
     "commit-before-write": Mutant(
         bug="the lake loader commits its offsets before it writes",
@@ -163,6 +185,12 @@ MUTANTS: Mapping[str, Mutant] = {
         module="streaming.main",
         argument="lake-loader",
         plant=_append_whatever_comes,
+    ),
+    "poison-skipped": Mutant(
+        bug="the Enricher skips what it rejects instead of making it a letter",
+        module="streaming.main",
+        argument="enricher",
+        plant=_skip_what_is_rejected,
     ),
 }
 

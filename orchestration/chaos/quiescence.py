@@ -5,27 +5,26 @@ from collections.abc import Callable
 
 import polars as pl
 
-from headway.adapters.delta import Lake
 from headway.clock import monotonic_s
 from headway.errors import TransientFailure
 from headway.ledger import Books, settle
 from headway.letters import letter_of
 from headway.ports import LogReader
 from headway.topics import EVENTS_RAW_LETTERS
-from streaming.accounts import digest_of, frame_of, read_books
+from streaming.accounts import Stores, digest_of, frame_of, read_books
 
 # Longer than a loader buffers, an aborted transaction stays open, and a killed process needs to be back.
 _UNMOVED_S = 25.0
 _EVERY_S = 1.0
 
 
-def books_at_rest(reader: LogReader, lake: Lake, *, within_s: float, say: Callable[[str], None]) -> Books:
+def books_at_rest(stores: Stores, *, within_s: float, say: Callable[[str], None]) -> Books:
     """Return the books once they balance, or once nothing has moved for 25 s, or when time is up."""
     deadline_s = monotonic_s() + within_s
     moved_s, before = monotonic_s(), None
     while True:
         try:
-            books = read_books(reader, lake)
+            books = read_books(stores)
         except TransientFailure as failure:
             say(f"books not readable yet: {failure}")
             books = None
@@ -33,7 +32,8 @@ def books_at_rest(reader: LogReader, lake: Lake, *, within_s: float, say: Callab
             ledger = settle(books)
             if ledger.balanced:
                 return books
-            now = (books.raw.height, books.enriched.height, books.letters.height, books.lake.height)
+            held = (books.raw, books.enriched, books.letters, books.lake, books.search)
+            now = [frame.height for frame in held if frame is not None]
             if now != before:
                 moved_s, before = monotonic_s(), now
             if monotonic_s() - moved_s > _UNMOVED_S or monotonic_s() > deadline_s:

@@ -62,7 +62,7 @@ SHORT = Plan(
     schedule=Schedule(batches_per_s=14, batch_size=20, singles_per_s=40),
     calm_s=10,
     faults_s=90,
-    longer_s=150,
+    longer_s=240,
     faults=12,
     timed=False,
     least_acked=25_000,
@@ -90,7 +90,7 @@ def run(trial: Trial) -> Report:
     generator = random.Random(trial.seed)
     count = int(plan.schedule.events_per_s * (plan.calm_s + plan.faults_s + plan.longer_s))
     sends = list(islice(plan_sends(run=f"r1-{trial.seed:x}", keys=_KEYS, mix=USUAL_MIX, generator=generator), count))
-    with own_stack(EVENT_PLANE, mutant=trial.mutant, environment={}, say=trial.say) as settings:
+    with own_stack((*EVENT_PLANE, "search"), mutant=trial.mutant, environment={}, say=trial.say) as settings:
         running_names = processes_of(settings)
         kinds = [kind for kind in KINDS if any(is_kind(name, kind) for name in running_names)]
         trial.say(f"{plan.schedule.events_per_s:.0f} events/s; SIGKILL for {', '.join(kinds)}")

@@ -4,13 +4,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
-from headway.adapters.delta import Lake
 from headway.adapters.kafka_publisher import KafkaPublisher
-from headway.adapters.kafka_reader import KafkaReader
 from headway.clock import monotonic_s
 from headway.ledger import Books
 from headway.settings import Settings
@@ -22,6 +19,7 @@ from orchestration.chaos.quiescence import books_at_rest, read_raw_letters
 from orchestration.chaos.reconcile import Verdict, reconcile
 from orchestration.chaos.report import Trial
 from orchestration.chaos.stack import processes_of
+from streaming.accounts import open_stores
 
 # Sends that were acknowledged include repeats of an event, which count once.
 _REPEATS_TOO = 1.05
@@ -59,10 +57,10 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What a drive came to."""
+    """What a drive came to; ``everything`` are the books with what the drive did not send."""
 
     journal: pl.DataFrame
-    books: Books
+    everything: Books
     verdict: Verdict
 
 
@@ -97,11 +95,30 @@ def load_on(settings: Settings, trial: Trial, sends: Sequence[Send], schedule: S
         publisher.close()
 
 
-def judge(running: Running, *, settle_s: float) -> Judged:
-    """Wait until the plane is at rest, then reconcile it with the journal."""
+def judge(running: Running, *, settle_s: float, leave_out: pl.DataFrame | None = None) -> Judged:
+    """Wait until the plane is at rest, then reconcile it with the journal.
+
+    ``leave_out`` holds ``raw_partition`` and ``raw_offset`` of records that others wrote.
+    """
     settings, say = running.settings, running.trial.say
     say("settling")
-    reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
-    books = books_at_rest(reader, Lake(Path(settings.lake)), within_s=settle_s, say=say)
+    with open_stores(bootstrap=settings.kafka_bootstrap, lake=settings.lake, search_url=settings.search_url) as stores:
+        books = books_at_rest(stores, within_s=settle_s, say=say)
+        raw_letters = read_raw_letters(stores.log)
     journal = read_journal(running.journal.path)
-    return Judged(journal=journal, books=books, verdict=reconcile(journal, books, read_raw_letters(reader)))
+    own = books if leave_out is None else _without(books, leave_out.select("raw_partition", "raw_offset"))
+    return Judged(journal=journal, everything=books, verdict=reconcile(journal, own, raw_letters))
+
+
+def _without(books: Books, places: pl.DataFrame) -> Books:
+    def rest(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.join(places, on=places.columns, how="anti", maintain_order="left")
+
+    return Books(
+        raw=rest(books.raw),
+        enriched=rest(books.enriched),
+        letters=rest(books.letters),
+        lake=rest(books.lake),
+        search=None if books.search is None else rest(books.search),
+        lost_files=books.lost_files,
+    )

@@ -15,7 +15,6 @@ import polars as pl
 
 from headway.adapters.delta import Lake
 from headway.adapters.kafka_publisher import KafkaPublisher
-from headway.adapters.kafka_reader import KafkaReader
 from headway.clock import monotonic_s
 from headway.errors import PermanentFailure, TransientFailure
 from headway.events import Event, encode_event
@@ -31,7 +30,7 @@ from headway.registry import ModelRegistry, ModelVersion
 from headway.settings import Settings
 from headway.topics import EVENTS_RAW
 from orchestration.demo.calendar import Stretch
-from streaming.accounts import read_ledger
+from streaming.accounts import open_stores, read_ledger
 from streaming.commands import asks_between, bootstrap, replay
 from streaming.jobs import AGGREGATE
 from streaming.replay import Ask, ReplayReport, prediction_request
@@ -164,16 +163,14 @@ class Plane:
     def settled_ledger(self, *, predictions: int) -> Ledger:
         """Wait until the books balance and the lake has so many served predictions; return the ledger as it is then."""
         deadline_s = monotonic_s() + SETTLE_TIMEOUT_S
-        reader = KafkaReader(bootstrap=self.settings.kafka_bootstrap)
-        try:
+        place = self.settings
+        with open_stores(bootstrap=place.kafka_bootstrap, lake=place.lake, search_url=place.search_url) as stores:
             while True:
-                ledger = read_ledger(reader, self.lake, hours=JUDGED_HOURS)
+                ledger = read_ledger(stores, hours=JUDGED_HOURS)
                 done = ledger.balanced and self.served().height >= predictions
                 if done or monotonic_s() > deadline_s:
                     return ledger
                 time.sleep(_POLL_S)
-        finally:
-            reader.close()
 
     def served(self) -> pl.DataFrame:
         """Return the rows of answered requests in the lake, one per receipt."""

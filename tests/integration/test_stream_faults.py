@@ -1,10 +1,8 @@
-"""The event plane as processes, its jobs killed under load: nothing lost, nothing twice, and the same features.
+"""A bootstrapped plane whose jobs are killed during a replay: they restore what was written for them, and go on.
 
-Every job is killed with SIGKILL while history is replayed through the Collector; the new pid proves it.
+R1 (test_chaos.py) kills more, and harder; its features start from nothing.
 """
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -17,17 +15,18 @@ from domains.flights.domain import DOMAIN
 from domains.flights.source import events_between
 from headway.adapters.delta import Lake
 from headway.adapters.kafka_reader import KafkaReader
-from headway.adapters.redis_online import OnlineReader, OnlineRequest
-from headway.clock import DAY_US, HOUR_US, parse_instant_us
+from headway.clock import DAY_US, HOUR_US, monotonic_s, parse_instant_us
 from headway.errors import PermanentFailure
-from headway.features.definitions import FeatureView
 from headway.features.offline import values_at
 from headway.lake import TRANSPORT
 from headway.ledger import JUDGED_HOURS
 from headway.local import lifecycle
 from headway.settings import Settings
 from headway.topics import EVENTS_RAW
-from streaming.accounts import read_ledger
+from orchestration.chaos.faults import Injector, Planned
+from orchestration.chaos.features import online_values
+from orchestration.chaos.stack import processes_of
+from streaming.accounts import Stores, read_ledger
 from streaming.commands import bootstrap, replay
 from tests.free_ports import free_block
 
@@ -47,42 +46,6 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     lifecycle.down(settings, say=print)
 
 
-def pid_of(settings: Settings, name: str) -> int | None:
-    processes = {process["name"]: process for process in lifecycle.status(settings)["processes"]}
-    pid = processes[name].get("pid")
-    return None if pid is None else int(pid)
-
-
-def kill(settings: Settings, name: str) -> tuple[int, int]:
-    """Kill a job and return its pid before and after."""
-    before = pid_of(settings, name)
-    assert before is not None
-    os.kill(before, signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while (after := pid_of(settings, name)) in (None, before):
-        assert time.monotonic() < deadline, f"{name} was not started again"
-        threading.Event().wait(0.1)
-    assert after is not None
-    return before, after
-
-
-def online_values(settings: Settings, view: FeatureView, keys: pl.DataFrame) -> list[tuple[object, ...]]:
-    import asyncio
-
-    async def read() -> list[tuple[object, ...]]:
-        reader = OnlineReader(f"redis://{settings.online_store}", settings.feast_project)
-        features = tuple(view.columns)
-        requests = [
-            OnlineRequest(view=view.online_name, keys=dict(zip(view.keys, key, strict=True)), features=features)
-            for key in keys.iter_rows()
-        ]
-        answers = await reader.read(requests)
-        await reader.close()
-        return [tuple(answer.values) for answer in answers]
-
-    return asyncio.run(read())
-
-
 @pytest.mark.integration
 def test_killing_every_job_under_load_loses_nothing_doubles_nothing_and_changes_no_feature(settings: Settings) -> None:
     lake = Lake(Path(settings.lake))
@@ -93,27 +56,26 @@ def test_killing_every_job_under_load_loses_nothing_doubles_nothing_and_changes_
     lifecycle.direct(settings, "pause", "features-aggregate", within_s=30)
     bootstrap(settings, DOMAIN, until_us=START_US, say=print)
     lifecycle.direct(settings, "resume", "features-aggregate", within_s=60)
-    killed: dict[str, tuple[int, int]] = {}
-
-    def faults() -> None:
-        for name in JOBS:
-            killed[name] = kill(settings, name)
-            threading.Event().wait(1.0)
-
-    injector = threading.Thread(target=faults)
-    injector.start()
+    injector = Injector(lambda: processes_of(settings), print)
+    kills = [Planned(at_s=2.0 * place, kind=job, what="kill") for place, job in enumerate(JOBS)]
+    faults = threading.Thread(target=injector.inject, args=(kills,), kwargs={"begun_s": monotonic_s()})
+    faults.start()
     report = replay(settings, DOMAIN, None, start_us=START_US, end_us=END_US, speed=None, planted_from_us=None)
-    injector.join()
+    faults.join()
+    injector.wait_until_proven(within_s=60)
+    injector.close()
 
     reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
     deadline = time.monotonic() + SETTLE_S
-    while not (ledger := read_ledger(reader, lake, hours=JUDGED_HOURS)).balanced and time.monotonic() < deadline:
+    while (
+        not (ledger := read_ledger(Stores(reader, lake, None), hours=JUDGED_HOURS)).balanced
+        and time.monotonic() < deadline
+    ):
         threading.Event().wait(0.5)
     raw = sum(1 for _ in reader.read(EVENTS_RAW))
     reader.close()
 
-    assert sorted(killed) == sorted(JOBS)
-    assert all(before != after for before, after in killed.values())
+    assert sorted(fault.name for fault in injector.faults if fault.proof) == sorted(JOBS)
     assert ledger.balanced, ledger.facts(limit=20)
     assert (ledger.raw, ledger.enriched, ledger.letters) == (report.events_accepted, report.events_sent, 0)
     assert raw > ledger.raw  # ticks are in the log and not in the ledger

@@ -6,19 +6,24 @@ import subprocess
 import sys
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 
 from headway.cli import main
+from headway.clock import SystemClock
 from headway.errors import InputRejected
 from headway.events import MAX_EVENT_BYTES, parse_event
 from orchestration.chaos.driver import Schedule, outcome_of, statuses_of
-from orchestration.chaos.faults import Fault, Injector, Planned, plan_kills, process_state
+from orchestration.chaos.failpoint_log import FailPointLog
+from orchestration.chaos.faults import Fault, Injector, Planned, is_kind, plan_kills, process_state
 from orchestration.chaos.load import USUAL_MIX, plan_sends
 from orchestration.chaos.mutant import MUTANTS
 from orchestration.chaos.report import Report, Trial
+from orchestration.chaos.stamps import longest_wait_s, seconds_to_resume
 from orchestration.chaos.tests_table import TESTS
 
 
@@ -189,3 +194,37 @@ def test_a_mutant_concerns_only_the_processes_it_is_about() -> None:
     assert loader.concerns("streaming.main", ["lake-loader", "--instance", "0"])
     assert not loader.concerns("streaming.main", ["enricher"])
     assert MUTANTS["ack-before-delivery"].concerns("serving.collector_main", [])
+
+
+def test_a_fail_point_that_kills_is_a_fault_to_be_proven(tmp_path: Path) -> None:
+    log = tmp_path / "enricher.log"
+    log.write_text('{"event": "failpoint", "name": "enricher.before_commit", "action": "kill", "pid": 1}\n')
+    watched = FailPointLog(log, kind="enricher")
+    injector = Injector(dict, print)
+    now = SystemClock().now().isoformat()
+    with watched.watched(injector), log.open("a") as lines:
+        for name, action in (("after_produce", "kill"), ("after_commit", "hang")):
+            said = {"event": "failpoint", "name": f"enricher.{name}", "action": action, "pid": 7, "timestamp": now}
+            lines.write(f"{json.dumps(said)}\n")
+        lines.write('Traceback "failpoint"\n')
+    injector.close()
+
+    [fault] = injector.faults
+    assert (fault.name, fault.point, fault.pid, fault.proof) == ("enricher", "after_produce", 7, None)
+
+
+STAMPS = {"partition": pl.Int32(), "raw_offset": pl.Int64(), "at_ms": pl.Int64()}
+
+
+def test_waits_are_told_per_partition_and_resumption_per_fault() -> None:
+    raw = pl.DataFrame([(0, 0, 1_000), (0, 1, 1_100), (1, 0, 1_000)], schema=STAMPS, orient="row")
+    enriched = pl.DataFrame([(0, 0, 1_500), (0, 1, 4_100), (1, 0, 1_010)], schema=STAMPS, orient="row")
+
+    assert longest_wait_s(raw, enriched) == {0: 3.0, 1: 0.01}
+    assert seconds_to_resume(enriched, [1_600, 900, 5_000]) == [0.11, 2.5, float("inf")]
+
+
+def test_names_of_instances_belong_to_their_kind_and_other_names_do_not() -> None:
+    assert is_kind("kafka", "kafka")
+    assert is_kind("kafka-2", "kafka")
+    assert not is_kind("kafka-watch", "kafka")

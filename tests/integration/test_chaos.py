@@ -1,0 +1,70 @@
+"""The chaos tests as commands: held on the plane as it is, and red, for the right reason, with a bug planted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headway.cli import main
+
+# A stack to start, a minute and more of load, and patience on a busy machine.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+FULL = pytest.mark.timeout(2400)
+
+
+def chaos(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    report = tmp_path / "report.json"
+    code = main(["chaos", *arguments, "--json", str(report)])
+    return code, json.loads(report.read_text())
+
+
+def held(code: int, report: dict[str, Any]) -> None:
+    said = {name: report.get(name) for name in ("violations", "wants", "unproven", "error")}
+    assert code == 0, said
+    assert report["held"], said
+    assert report["faults"]
+    assert all(fault["proof"] for fault in report["faults"])
+
+
+def test_random_kills_over_the_event_plane_lose_double_invent_and_reorder_nothing(tmp_path: Path) -> None:
+    code, report = chaos(tmp_path, "R1", "--short")
+
+    held(code, report)
+    assert report["n"] >= 25_000
+    assert sum(fault["what"] == "kill" for fault in report["faults"]) >= 8
+    assert report["figures"]["feature_values_wrong"] == 0 < report["figures"]["feature_values_checked"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("test", ["R5", "R7"])
+def test_the_short_form_of_each_other_test_holds(tmp_path: Path, test: str) -> None:
+    held(*chaos(tmp_path, test, "--short"))
+
+
+@pytest.mark.long
+@FULL
+@pytest.mark.parametrize("test", ["R1", "R5", "R7"])
+def test_the_whole_of_each_test_holds(tmp_path: Path, test: str) -> None:
+    held(*chaos(tmp_path, test))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("test", "mutant", "invariant", "word"),
+    [
+        ("R1", "ack-before-delivery", "I1", "acknowledged and lost"),
+        ("R1", "letter-swallowed", "I1", "4xx without its letter"),
+        ("R1", "commit-before-write", "I2", "not-in-lake"),
+        ("R5", "lake-appends-blindly", "I2", "twice"),
+        ("R7", "offsets-before-outputs", "I1", "acknowledged and lost"),
+    ],
+)
+def test_a_planted_bug_turns_its_test_red_for_its_own_reason(
+    tmp_path: Path, test: str, mutant: str, invariant: str, word: str
+) -> None:
+    code, report = chaos(tmp_path, test, "--short", "--mutant", mutant)
+
+    assert code == 1
+    named = [line for name, lines in report["violations"].items() if name.endswith(invariant) for line in lines]
+    assert any(word in line for line in named), report["violations"]

@@ -1,0 +1,117 @@
+"""Each planted bug on the plane in memory: right without it, and caught, by what it breaks, with it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from headway.adapters.delta import Lake
+from headway.adapters.memory import MemoryLog, SimulatedCrash
+from headway.events import encode_event
+from headway.ledger import JUDGED_HOURS
+from headway.ports import Message, Record
+from headway.topics import EVENTS_ENRICHED, EVENTS_RAW, EVENTS_RAW_LETTERS
+from orchestration.chaos.mutant import MUTANTS, acknowledge_before_delivery, commit_offsets_first
+from serving.collector import SINGLE
+from streaming.accounts import Stores, read_ledger
+from streaming.sinks.lake import LakeSink, build_lake_sink
+from tests.streaming_world import DOMAIN, World, departed
+from tests.unit.test_collector import Silent, make_broker, post
+
+
+class Early(Silent):
+    """A log that is away, behind a publisher that does not wait for it."""
+
+
+@pytest.mark.parametrize(
+    ("topic", "body", "honest", "mutated"),
+    [
+        (EVENTS_RAW, encode_event(departed("a", at="10:00")), 503, 202),
+        (EVENTS_RAW_LETTERS, b"{}", 503, 400),
+    ],
+)
+def test_a_collector_that_does_not_wait_promises_what_nobody_has(
+    monkeypatch: pytest.MonkeyPatch, topic: str, body: bytes, honest: int, mutated: int
+) -> None:
+    """Acknowledged and nowhere: the journal says acked (or 4xx for an envelope), the log is empty, I1 is broken."""
+    assert post(Early(make_broker()), body, SINGLE).status_code == honest
+    monkeypatch.setattr(Early, "publish_async", Early.publish_async)
+    acknowledge_before_delivery(Early, topic=topic)
+
+    assert post(Early(make_broker()), body, SINGLE).status_code == mutated
+
+
+class DiesOnce(MemoryLog):
+    """A log whose first commit of outputs is the last thing its process does."""
+
+    dead = False
+
+    def commit(self, inputs: Sequence[Message], outputs: Sequence[Record]) -> None:
+        if outputs and not type(self).dead:
+            type(self).dead = self._broker.crash_before_commit = True
+        super().commit(inputs, outputs)
+
+
+@pytest.mark.parametrize(("mutated", "lost"), [(False, []), (True, ["a"])])
+def test_offsets_committed_apart_from_outputs_lose_what_was_in_hand(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, mutated: bool, lost: list[str]
+) -> None:
+    class Log(DiesOnce):
+        pass
+
+    if mutated:
+        commit_offsets_first(Log)
+    monkeypatch.setattr("tests.streaming_world.MemoryLog", Log)
+    world = World()
+    world.send(departed("a", at="10:00"))
+    with pytest.raises(SimulatedCrash):
+        world.run()
+    world.send(departed("b", at="10:01"))
+
+    world.run()
+
+    ledger = read_ledger(Stores(world.reader, Lake(tmp_path), None), hours=JUDGED_HOURS)
+    assert [name.split(" ")[0] for name in ledger.named("lost", limit=9)] == lost
+
+
+def written_twice(world: World, folder: Path) -> list[str]:
+    """Load the lake, die before the offsets are committed, load the same records again; return what is there twice."""
+    for _ in range(2):
+        sink = build_lake_sink(DOMAIN, [], str(folder))
+        sink.offer(world.messages(EVENTS_ENRICHED))
+        sink.flush()
+    return read_ledger(Stores(world.reader, Lake(folder), None), hours=JUDGED_HOURS).named("twice", limit=9)
+
+
+def test_a_loader_that_appends_blindly_doubles_what_it_reads_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = World()
+    world.send(departed("a", at="10:00"))
+    world.run()
+    assert written_twice(world, tmp_path / "honest") == []
+    for name in ("committed", "append_each_once"):
+        monkeypatch.setattr(Lake, name, getattr(Lake, name))  # put back after the test
+    MUTANTS["lake-appends-blindly"].plant()
+
+    assert len(written_twice(world, tmp_path / "blind")) == 1
+
+
+def test_a_loader_that_commits_first_loses_what_it_had_not_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = World()
+    world.send(departed("a", at="10:00"))
+    world.run()
+    for name in ("offer", "due", "flush", "drop"):
+        monkeypatch.setattr(LakeSink, name, getattr(LakeSink, name))
+    MUTANTS["commit-before-write"].plant()
+    sink = build_lake_sink(DOMAIN, [], str(tmp_path))
+    sink.offer(world.messages(EVENTS_ENRICHED))
+
+    committed = sink.flush().messages
+
+    assert len(committed) == 1
+    # Killed here, it would never read the record again.
+    ledger = read_ledger(Stores(world.reader, Lake(tmp_path), None), hours=JUDGED_HOURS)
+    assert len(ledger.named("not-in-lake", limit=9)) == 1
