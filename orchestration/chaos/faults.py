@@ -22,7 +22,7 @@ from headway.errors import HeadwayError
 What = Literal["kill", "stop", "term", "join", "leave"]
 _WATCH_EVERY_S = 0.2
 # A process that was just killed is not there to be killed again; wait this long for it, then leave the fault out.
-_TARGET_WITHIN_S = 20.0
+_TARGET_WITHIN_S = 60.0
 
 Processes = Callable[[], Mapping[str, Mapping[str, Any]]]
 
@@ -104,7 +104,7 @@ class Injector:
             self.do(planned)
 
     def do(self, planned: Planned) -> Fault | None:
-        """Do one fault now; None when no process of its kind ran within 20 s."""
+        """Do one fault now; None when no process of its kind ran within a minute."""
         target = self._target(planned.kind)
         if target is None:
             self.say(f"fault: no {planned.kind} ran for {_TARGET_WITHIN_S:.0f} s; left out")

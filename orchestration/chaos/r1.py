@@ -4,7 +4,7 @@ The same drive first runs without faults, which gives the rate to compare with o
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -33,10 +33,12 @@ KINDS = (
     "valkey",
     "kafka",
     "kafka-watch",
+    "letters-watch",
     "haproxy",
 )
 _KEYS = 200
 _WATERMARK_WITHIN_S = 60.0
+_LATER_S = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,9 @@ def run(trial: Trial) -> Report:
             last_s=plan.calm_s + plan.faults_s - 5,
             generator=generator,
         )
+        # What a Collector has not yet had acknowledged dies with it: most, while the broker is away.
+        kills += [replace(kill, at_s=kill.at_s + _LATER_S, kind="collector") for kill in kills if kill.kind == "kafka"]
+        kills.sort(key=lambda kill: kill.at_s)
         with load_on(settings, trial, sends, plan.schedule) as running:
             running.injector.inject(kills, begun_s=running.begun_s)
             running.wait_until(plan.calm_s + plan.faults_s)
