@@ -1,10 +1,14 @@
 """The verdict on a cluster: each thing that can be wrong is named once, and nothing that is right is."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
+
+import yaml
 
 from headway.kafka_health import Cluster, Declared, Health, Partition, Quorum, Voter, judge, leaders_of
 from headway.replication import copies_for
+from headway.settings import project_root
 from headway.topics import EVENTS_RAW, topic_table
 from streaming.kafka_watch import KafkaMetrics, describe
 
@@ -132,3 +136,13 @@ def test_while_no_broker_answers_no_figure_is_shown() -> None:
     assert [(family.name, family.samples[0].value) for family in metrics.collect()] == [("headway_kafka_up", 0.0)]
     metrics.health = judge(WELL, DECLARED)
     assert {family.name for family in metrics.collect()} > {"headway_kafka_up", "headway_kafka_brokers"}
+
+
+def test_every_alert_is_about_a_metric_there_is() -> None:
+    rules = yaml.safe_load((project_root() / "deploy" / "alerts" / "kafka.yml").read_text())["groups"][0]["rules"]
+    metrics = KafkaMetrics()
+    metrics.health = judge(WELL, DECLARED)
+    there = {family.name for family in metrics.collect()}
+
+    assert {name for rule in rules for name in re.findall(r"headway_kafka_\w+", rule["expr"])} <= there
+    assert all(rule["annotations"].keys() >= {"summary", "runbook_url"} for rule in rules)
