@@ -26,3 +26,5 @@ def configure_logging(service: str) -> None:
     )
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    # A line per request says nothing that a metric does not, and its address may carry a password.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
