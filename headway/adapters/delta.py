@@ -3,14 +3,16 @@
 Every table is created from its declaration (`headway.lake.LakeTable`); a frame that does not fit is refused by name of
 table and column, never cast or widened in silence.
 
-What bites: delta-rs refuses two *concurrent* commits of the same (app_id, version), but accepts a repeat after the
-first has landed. So `append_once` reads the table's newest version of an app_id first; with one writer per app_id
-(a partition's lease) both together make exactly one copy (SEMANTICS S14).
+What bites: delta-rs refuses *concurrent* commits of the same app_id, but accepts a repeat after the first has landed. So
+`append_once` reads the table's newest version of an app_id first. A writer that has lost its partition to another and
+does not know it yet may hold a batch that begins before the other's end: `append_each_once` takes the version a batch
+was cut ``after``, and writes nothing when the table says another. Both together make exactly one copy (SEMANTICS S14).
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -34,6 +36,8 @@ _DELTA_TYPES: Mapping[pl.DataType, str] = {
     INSTANT: "timestamp",
 }
 _POLARS_TYPES = {name: dtype for dtype, name in _DELTA_TYPES.items()}
+# Delta's own least retention: readers and writers that began before a compaction need what they found.
+_LEAST_KEPT = timedelta(days=7)
 _NAME = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*$")
 
 
@@ -106,12 +110,30 @@ class Lake:
         """
         return bool(self.append_each_once(table, {app_id: (version, frame)}))
 
-    def append_each_once(self, table: str, batches: Mapping[str, tuple[int, pl.DataFrame]]) -> frozenset[str]:
+    def append_each_once(
+        self,
+        table: str,
+        batches: Mapping[str, tuple[int, pl.DataFrame]],
+        *,
+        after: Mapping[str, int | None] | None = None,
+    ) -> frozenset[str]:
         """Add the rows of several app_ids in one commit (about 20 ms each); return the app_ids whose rows were added.
 
         ``batches`` maps app_id to (version, frame) as for ``append_once``. Those already in the table are left out.
+        ``after`` maps app_id to what ``committed`` said when its batch was cut.
+
+        Raises:
+            TransientFailure: for one of them ``committed`` says something else by now, so another writer has the
+                partition: nothing is written. Read again what is still yours.
         """
         opened = self._open(table)
+        for app_id, wanted in (after or {}).items():
+            newest = _newest(opened, app_id)
+            if newest != (-1 if wanted is None else wanted):
+                raise TransientFailure(
+                    f"lake table {table}: {app_id} is at version {newest}, wanted {wanted}: another writer has come "
+                    "between; read again what is still yours"
+                )
         new = {a: batch for a, batch in sorted(batches.items()) if _newest(opened, a) < batch[0]}
         if new:
             rows = pl.concat([_fitted(table, opened, frame) for _, frame in new.values()])
@@ -222,10 +244,34 @@ class Lake:
         """Return the table's newest version; a training run pins it."""
         return self._open(table).version()
 
+    def tables(self) -> list[str]:
+        """Return the names of the tables there are, in name order."""
+        logs = (*self._root.glob("*/_delta_log"), *self._root.glob("*/*/_delta_log"))
+        return sorted(".".join(log.parent.relative_to(self._root).parts) for log in logs)
+
+    def files(self, table: str) -> int:
+        """Return how many files hold the table's rows as it is now."""
+        return len(self._open(table).file_uris())
+
     def compact(self, table: str) -> int:
         """Merge small files; return how many went. Rows and older versions stay readable; writers may go on."""
         with _explained(table):
             return int(self._open(table).optimize.compact()["numFilesRemoved"])
+
+    def forget(self, table: str, *, keep: timedelta) -> int:
+        """Delete files that only versions older than ``keep`` use, and log entries of over 30 days; return how many files.
+
+        A version older than that cannot be read any more: a training that pins one cannot be repeated. Less than a
+        week is refused, as a slow reader or writer may still be at work on what it found.
+        """
+        if keep < _LEAST_KEPT:
+            raise ContractViolation(f"lake table {table}: got {keep} to keep, wanted at least {_LEAST_KEPT}")
+        opened = self._open(table)
+        with _explained(table):
+            gone = opened.vacuum(retention_hours=int(keep / timedelta(hours=1)), dry_run=False)
+            opened.create_checkpoint()
+            opened.cleanup_metadata()
+        return len(gone)
 
     def _open(self, table: str) -> DeltaTable:
         if not self.exists(table):

@@ -2,7 +2,8 @@
 
 A crash between the Delta commit and the Kafka commit makes the same records come again, perhaps in other batches. So
 before writing, records at or below the table's own newest version of their partition are left out: the table, not the
-consumer group, knows what it holds.
+consumer group, knows what it holds. A loader that lost a partition and does not know it yet is refused by the same
+figure: what it cut its batch after is no longer what the table says.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
-import structlog
+from prometheus_client import Counter
 
 from headway.adapters.delta import Lake
 from headway.clock import monotonic_s
@@ -35,7 +36,10 @@ from streaming.sinks.records import any_letter, enriched_event
 # A Delta commit costs 20-50 ms and one file per partition value: seconds of buffering keep both rare.
 FLUSH_AGE_S = 3.0
 FLUSH_MESSAGES = 20_000
-_LOG = structlog.get_logger()
+# An event may have 256 kB: counted alone, a buffer of 20,000 could be 5 GB. As rows it takes about three times this.
+FLUSH_BYTES = 32 * 1024 * 1024
+
+ROWS = Counter("headway_lake_rows_total", "Rows written to the lake by this loader.", ["table"])
 
 Decode = Callable[[Sequence[Message]], pl.DataFrame]
 
@@ -55,6 +59,7 @@ class LakeSink:
         self._lake = lake
         self.loads = loads
         self._buffer: list[Message] = []
+        self._bytes = 0
         self._oldest_s: float | None = None
         for load in loads.values():
             lake.create(load.table)
@@ -64,11 +69,12 @@ class LakeSink:
         if self._oldest_s is None:
             self._oldest_s = monotonic_s()
         self._buffer.extend(batch)
+        self._bytes += sum(len(message.value or b"") for message in batch)
 
     def due(self, now_s: float) -> bool:
         """Whether the buffer is large or old enough for a commit."""
         return self._oldest_s is not None and (
-            len(self._buffer) >= FLUSH_MESSAGES or now_s - self._oldest_s >= FLUSH_AGE_S
+            len(self._buffer) >= FLUSH_MESSAGES or self._bytes >= FLUSH_BYTES or now_s - self._oldest_s >= FLUSH_AGE_S
         )
 
     def flush(self) -> Flushed:
@@ -77,6 +83,7 @@ class LakeSink:
         for message in self._buffer:
             by_place.setdefault((message.topic, message.partition), []).append(message)
         batches: dict[str, dict[str, tuple[int, pl.DataFrame]]] = {}
+        after: dict[str, dict[str, int | None]] = {}
         for (topic, partition), messages in by_place.items():
             load = self.loads[topic]
             app_id = f"{topic}-{partition}"
@@ -85,15 +92,16 @@ class LakeSink:
             rows = load.decode(new)
             if rows.height:
                 batches.setdefault(load.table.name, {})[app_id] = (new[-1].offset, rows)
+                after.setdefault(load.table.name, {})[app_id] = held
         for table, each in batches.items():
-            self._lake.append_each_once(table, each)
-            _LOG.info("loaded", table=table, rows=sum(rows.height for _, rows in each.values()))
-        written, self._buffer, self._oldest_s = self._buffer, [], None
+            self._lake.append_each_once(table, each, after=after[table])
+            ROWS.labels(table).inc(sum(rows.height for _, rows in each.values()))
+        written, self._buffer, self._bytes, self._oldest_s = self._buffer, [], 0, None
         return Flushed(messages=written)
 
     def drop(self) -> None:
         """Forget the buffer."""
-        self._buffer, self._oldest_s = [], None
+        self._buffer, self._bytes, self._oldest_s = [], 0, None
 
 
 def build_lake_sink(domain: Domain, products: Sequence[str], root: str) -> LakeSink:

@@ -1,5 +1,7 @@
 """What the lake promises, against real Delta tables on disk."""
 
+import os
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -225,6 +227,71 @@ def test_compaction_keeps_what_is_known_of_committed_batches(lake: Lake) -> None
     lake.compact("numbers")
 
     assert lake.append_once("numbers", numbers(3), app_id="p-0", version=3) is False
+
+
+def test_what_is_known_of_committed_batches_outlives_the_log_they_were_written_in(lake: Lake) -> None:
+    """A checkpoint carries it: log entries go after 30 days, here at once."""
+    for version in range(1, 12):
+        lake.append_once("numbers", numbers(version), app_id="p-0", version=version)
+    table = DeltaTable(lake.path("numbers"))
+    table.alter.set_table_properties({"delta.logRetentionDuration": "interval 0 days"})
+    lake.compact("numbers")
+
+    lake.forget("numbers", keep=timedelta(days=7))
+
+    assert not (lake.path("numbers") / "_delta_log" / f"{1:020}.json").exists()
+    assert lake.committed("numbers", "p-0") == 11
+    assert lake.append_once("numbers", numbers(3), app_id="p-0", version=3) is False
+    assert kept(lake) == list(range(1, 12))
+
+
+def test_files_that_a_recent_version_uses_are_never_deleted(lake: Lake) -> None:
+    for n in range(6):
+        lake.append("numbers", numbers(n))
+    pinned = lake.version("numbers")
+    lake.compact("numbers")
+
+    assert lake.forget("numbers", keep=timedelta(days=7)) == 0
+    assert sorted(lake.read("numbers", version=pinned)["n"]) == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ContractViolation, match="wanted at least 7 days"):
+        lake.forget("numbers", keep=timedelta(days=6))
+
+
+def test_files_that_only_old_versions_use_are_deleted_and_no_row_with_them(lake: Lake) -> None:
+    for n in range(6):
+        lake.append("numbers", numbers(n))
+    lake.compact("numbers")
+    for file in lake.path("numbers").rglob("*.parquet"):
+        os.utime(file, (0, 0))
+    log = lake.path("numbers") / "_delta_log"
+    for entry in log.glob("*.json"):
+        aged = re.sub(r'"deletionTimestamp":\d+', '"deletionTimestamp":1000', entry.read_text())
+        entry.write_text(aged)
+
+    assert lake.forget("numbers", keep=timedelta(days=7)) == 6
+    assert lake.files("numbers") == 1
+    assert kept(lake) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_batch_cut_after_a_version_that_is_no_longer_the_newest_is_refused_whole(lake: Lake) -> None:
+    lake.append_once("numbers", numbers(1), app_id="p-0", version=1)
+
+    with pytest.raises(TransientFailure, match="another writer has come between"):
+        lake.append_each_once(
+            "numbers",
+            {"p-0": (5, numbers(5)), "p-1": (2, numbers(2))},
+            after={"p-0": None, "p-1": None},
+        )
+    assert kept(lake) == [1]
+    assert {"p-0", "p-1"} == lake.append_each_once(
+        "numbers", {"p-0": (5, numbers(5)), "p-1": (2, numbers(2))}, after={"p-0": 1, "p-1": None}
+    )
+
+
+def test_tables_are_found_by_their_logs(lake: Lake) -> None:
+    lake.create(LakeTable(name="features.origin_delay.v1", columns={"n": pl.Int64()}))
+
+    assert lake.tables() == ["features.origin_delay.v1", "numbers"]
 
 
 def test_a_table_with_dots_lives_in_a_folder(lake: Lake, tmp_path: Path) -> None:

@@ -1,21 +1,50 @@
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import polars as pl
+import pytest
 
 from headway.adapters.delta import Lake
 from headway.adapters.memory import MemoryReader
+from headway.errors import TransientFailure
 from headway.ports import Message
 from headway.topics import EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS
-from streaming.sinks.lake import LakeSink, build_lake_sink
+from streaming.sinks.lake import FLUSH_BYTES, LakeSink, build_lake_sink
 from tests.streaming_world import DOMAIN, World, departed
 
 
 class Forgetful(Lake):
-    """The planted bug: a lake that does not know what it already holds."""
+    """The planted bug: a lake that does not know what it already holds, nor asks when it writes."""
 
     def committed(self, table: str, app_id: str) -> int | None:
         del table, app_id
         return None
+
+    def append_each_once(
+        self,
+        table: str,
+        batches: Mapping[str, tuple[int, pl.DataFrame]],
+        *,
+        after: Mapping[str, int | None] | None = None,
+    ) -> frozenset[str]:
+        del after
+        return super().append_each_once(table, batches)
+
+
+class Overtaken(Lake):
+    """A lake that another loader writes to, the moment this one has read what it holds."""
+
+    def __init__(self, root: Path, other: Callable[[], object]) -> None:
+        super().__init__(root)
+        self._other: Callable[[], object] | None = other
+
+    def committed(self, table: str, app_id: str) -> int | None:
+        held = super().committed(table, app_id)
+        if self._other is not None:
+            other, self._other = self._other, None
+            other()
+        return held
 
 
 def sink(root: Path) -> LakeSink:
@@ -82,3 +111,30 @@ def test_a_lake_that_forgets_what_it_holds_is_found_out_by_the_same_claim(tmp_pa
     load(planted, messages)
 
     assert Lake(tmp_path).read("events").select(pl.len()).item() == 14
+
+
+def test_a_loader_that_lost_its_partition_while_it_worked_writes_nothing(tmp_path: Path) -> None:
+    """The new owner has written a shorter batch meanwhile, so the old one's is newer by its last offset, and overlaps."""
+    world = World()
+    for number in range(10):
+        world.send(departed(f"e{number}", at="10:00"))
+    messages = enriched(world)
+    owner = sink(tmp_path)
+    zombie = LakeSink(Overtaken(tmp_path, lambda: load(owner, messages[:4])), owner.loads)
+
+    with pytest.raises(TransientFailure, match="another writer"):
+        load(zombie, messages)
+    load(owner, messages)
+
+    assert sorted(f"e{number}" for number in range(10)) == sorted(Lake(tmp_path).read("events")["id"])
+
+
+def test_a_buffer_of_large_events_is_due_by_its_bytes(tmp_path: Path) -> None:
+    world = World()
+    world.send(departed("a", at="10:00"))
+    (message,) = enriched(world)
+    loader = sink(tmp_path)
+
+    loader.offer([msgspec.structs.replace(message, value=b"x" * FLUSH_BYTES)])
+
+    assert loader.due(0.0)
