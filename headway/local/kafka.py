@@ -113,8 +113,8 @@ def broker_properties(config: BrokerConfig) -> dict[str, str]:
         "group.min.session.timeout.ms": "3000",
         # A broker that was killed is refused until its old session ends. Alone, it has nobody to hand over to, so
         # the shortest outage wins; in a cluster a stall on two busy cores must not move every leader.
-        "broker.session.timeout.ms": "6000" if copies > 1 else "3000",
-        "broker.heartbeat.interval.ms": "1000" if copies > 1 else "500",
+        "broker.session.timeout.ms": "5000" if copies > 1 else "3000",
+        "broker.heartbeat.interval.ms": "500",
         # After a restart one broker leads everything, and the default waits 5 minutes before it evens that out.
         "leader.imbalance.check.interval.seconds": "60",
         # Threads cost memory and switches on two cores; the defaults are sized for servers.

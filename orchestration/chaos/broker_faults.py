@@ -26,7 +26,7 @@ Kind = Literal["kill-leader", "kill-leader-ahead", "kill-controller", "stop-lead
 _WHOLE_WITHIN_S = 90.0
 # Views of three brokers differ for a moment: whole is what stays whole.
 _STAYS_WHOLE_S = 1.5
-# The session of a broker lasts 6 s; a stop that is to be noticed lasts longer.
+# The session of a broker lasts 5 s; a stop that is to be noticed lasts longer.
 _STOPPED_S = 9.0
 # Long enough for a leader to get ahead of its followers, and short of the 2 s after which controllers hold an election.
 _STALLED_S = 1.2
