@@ -219,12 +219,11 @@ class SinkWorker:
                 self._sink.offer(batch)
                 self._taken.extend(batch)
                 self._taken_bytes += _bytes_of(batch)
-            if self._taken and (self._sink.due(monotonic_s()) or self._full or self._is_suspect(loop)):
+            if self._sink.due(monotonic_s()) or self._full or self._is_suspect(loop):
                 self._write(loop)
             loop.metrics.buffered_bytes.set(self._taken_bytes)
             loop.patience.press(full=self._full, relieved=self._taken_bytes <= self._buffer_bytes // 2)
-        if self._taken:
-            self._write(loop)
+        self._write(loop)
 
     @property
     def _full(self) -> bool:

@@ -20,13 +20,12 @@ def is_in_group(settings: Mapping[str, Any], *, group: str, member: str | None) 
     """Ask the broker; False also when it does not answer. Connects anew each time, as it is asked until it is true."""
     if not member:
         return False
+    # Named, as the futures of a client that is collected never end.
+    admin = AdminClient(dict(settings))
     try:
-        # The SDK also reports the failure of the connection itself this way.
-        # Kept in a name: a client that is collected takes its unanswered requests with it, and nobody is a member then.
-        admin = AdminClient(dict(settings), logger=logger)
         asked = admin.describe_consumer_groups([group], request_timeout=_TIMEOUT_S)
         members = asked[group].result(timeout=2 * _TIMEOUT_S).members
     except (KafkaException, TimeoutError) as error:
-        logger.info("membership of %s not known: %s", group, error)
+        logger.info("membership of %s not known: %r", group, error)
         return False
     return any(each.member_id == member for each in members)

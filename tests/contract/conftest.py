@@ -18,13 +18,26 @@ from headway.adapters.kafka_reader import KafkaReader
 from headway.adapters.kafka_topics import admin_client, apply_topics
 from headway.adapters.memory import MemoryBroker, MemoryLog, MemoryPublisher, MemoryReader
 from headway.local.kafka import BrokerConfig, broker_command, broker_ready, format_storage
-from headway.ports import EventLog, LogReader, PartitionCallback, Publisher, TopicPartition
+from headway.ports import (
+    BATCH_BYTES,
+    CommitCallback,
+    CommitStep,
+    EventLog,
+    LogReader,
+    PartitionCallback,
+    Publisher,
+    TopicPartition,
+)
 from headway.topics import Topic
 
 START_TIMEOUT_S = 60.0
 
 
 def ignore(_: Sequence[TopicPartition]) -> None:
+    pass
+
+
+def pass_step(_: CommitStep) -> None:
     pass
 
 
@@ -44,7 +57,14 @@ class LogStack(Protocol):
         instance: str = "0",
         on_assign: PartitionCallback = ignore,
         on_revoke: PartitionCallback = ignore,
+        on_lost: PartitionCallback | None = None,
+        on_step: CommitCallback = pass_step,
+        batch_bytes: int = BATCH_BYTES,
     ) -> EventLog: ...
+    def kill(self, log: EventLog) -> None:
+        """Leave a log as a killed process does: with its transaction open and its membership running out."""
+        ...
+
     def publisher(self) -> Publisher: ...
     def reader(self) -> LogReader: ...
 
@@ -65,8 +85,24 @@ class MemoryStack:
         instance: str = "0",  # noqa: ARG002 - the memory log needs no transactional id
         on_assign: PartitionCallback = ignore,
         on_revoke: PartitionCallback = ignore,
+        on_lost: PartitionCallback | None = None,
+        on_step: CommitCallback = pass_step,
+        batch_bytes: int = BATCH_BYTES,
     ) -> EventLog:
-        return MemoryLog(self.broker, group=group, topics=[topic], on_assign=on_assign, on_revoke=on_revoke)
+        return MemoryLog(
+            self.broker,
+            group=group,
+            topics=[topic],
+            on_assign=on_assign,
+            on_revoke=on_revoke,
+            on_lost=on_lost,
+            on_step=on_step,
+            batch_bytes=batch_bytes,
+        )
+
+    def kill(self, log: EventLog) -> None:
+        assert isinstance(log, MemoryLog)
+        log.crash()
 
     def publisher(self) -> Publisher:
         return MemoryPublisher(self.broker)
@@ -94,6 +130,9 @@ class KafkaStack:
         instance: str = "0",
         on_assign: PartitionCallback = ignore,
         on_revoke: PartitionCallback = ignore,
+        on_lost: PartitionCallback | None = None,
+        on_step: CommitCallback = pass_step,
+        batch_bytes: int = BATCH_BYTES,
     ) -> EventLog:
         log = KafkaEventLog(
             bootstrap=self.bootstrap,
@@ -102,11 +141,20 @@ class KafkaStack:
             instance=instance,
             on_assign=on_assign,
             on_revoke=on_revoke,
+            on_lost=on_lost,
+            on_step=on_step,
+            batch_bytes=batch_bytes,
             protocol=self.protocol,
             max_poll_interval_s=6.5,
         )
         self.opened.append(log)
         return log
+
+    def kill(self, log: EventLog) -> None:
+        """Leave the group without ending the transaction, which is what the broker sees once the session is over."""
+        assert isinstance(log, KafkaEventLog)
+        log._consumer.close()
+        self.opened.remove(log)
 
     def publisher(self) -> Publisher:
         publisher = KafkaPublisher(bootstrap=self.bootstrap)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 from confluent_kafka import Producer
@@ -15,7 +15,7 @@ from headway.adapters.kafka_reader import KafkaReader
 from headway.adapters.kafka_topics import admin_client, apply_topics, topic_drift
 from headway.adapters.memory import MemoryBroker, MemoryLog, MemoryReader, SimulatedCrash
 from headway.errors import ContractViolation, PermanentFailure, TransientFailure
-from headway.ports import EventLog, Message, Record, TopicPartition
+from headway.ports import CommitStep, EventLog, Message, Record, TopicPartition
 from headway.topics import Topic, partition_of, topic_table
 from tests.contract.conftest import LogStack, RealBroker, plain_topic
 
@@ -229,6 +229,208 @@ def take_over(stack: LogStack, *, source: str) -> EventLog:
         heir.poll(1, 0.2)
         heir.rewind()
     return heir
+
+
+def test_who_was_expelled_is_told_that_its_partitions_are_lost(stack: LogStack) -> None:
+    """Handed back in good order and taken away are different news: in between somebody else has written."""
+    source = stack.create_topic(partitions=1)
+    stack.publisher().publish(numbered(source, range(5)))
+    news: list[str] = []
+    zombie = stack.event_log(
+        group="zombie",
+        topic=source,
+        instance="a",
+        on_revoke=lambda _: news.append("revoked"),
+        on_lost=lambda _: news.append("lost"),
+    )
+    poll_exactly(zombie, 5)
+    take_over(stack, source=source)
+
+    deadline = time.monotonic() + DEADLINE_S
+    while not news:
+        assert time.monotonic() < deadline
+        try:
+            zombie.poll(1, 0.1)
+        except TransientFailure:
+            continue
+
+    assert news == ["lost"]
+    assert zombie.assignment() == frozenset()
+
+
+@pytest.mark.parametrize("step", ["before_produce", "after_produce", "before_commit"])
+def test_a_crash_inside_a_transaction_leaves_nothing_to_see(stack: LogStack, step: CommitStep) -> None:
+    source, sink = stack.create_topic(partitions=2), stack.create_topic(partitions=2)
+    stack.publisher().publish(numbered(source, range(20)))
+    log = stack.event_log(group="crash", topic=source, on_step=crash_at(step))
+    batch = poll_exactly(log, 20)
+
+    with pytest.raises(SimulatedCrash):
+        log.commit(batch, copy(batch, to=sink))
+    stack.kill(log)
+    heir = stack.event_log(group="crash", topic=source)
+    batch = poll_exactly(heir, 20)
+
+    assert list(stack.reader().read(sink)) == []
+    heir.commit(batch, copy(batch, to=sink))
+    assert values(stack.reader().read(sink)) == list(range(20))
+
+
+def test_a_crash_after_the_commit_repeats_nothing(stack: LogStack) -> None:
+    """The process dies before it knows; its successor is told by the offsets."""
+    source, sink = stack.create_topic(partitions=2), stack.create_topic(partitions=2)
+    stack.publisher().publish(numbered(source, range(20)))
+    log = stack.event_log(group="crash", topic=source, on_step=crash_at("after_commit"))
+    batch = poll_exactly(log, 20)
+
+    with pytest.raises(SimulatedCrash):
+        log.commit(batch, copy(batch, to=sink))
+    stack.kill(log)
+    heir = stack.event_log(group="crash", topic=source)
+    poll_until_assigned([heir], each=2)
+    stack.publisher().publish(numbered(source, [99]))
+
+    assert values(poll_exactly(heir, 1)) == [99]
+    assert values(stack.reader().read(sink)) == list(range(20))
+
+
+def crash_at(step: CommitStep) -> Callable[[CommitStep], None]:
+    def strike(reached: CommitStep) -> None:
+        if reached == step:
+            raise SimulatedCrash
+
+    return strike
+
+
+def test_an_error_inside_a_commit_leaves_nothing_and_the_log_goes_on(stack: LogStack) -> None:
+    source, sink = stack.create_topic(partitions=1), stack.create_topic(partitions=1)
+    stack.publisher().publish(numbered(source, range(5)))
+    failures = iter([ZeroDivisionError()])
+
+    def fail_once(step: CommitStep) -> None:
+        if step == "before_commit" and (failure := next(failures, None)) is not None:
+            raise failure
+
+    log = stack.event_log(group="error", topic=source, on_step=fail_once)
+    batch = poll_exactly(log, 5)
+    with pytest.raises(ZeroDivisionError):
+        log.commit(batch, copy(batch, to=sink))
+
+    batch = poll_exactly(log, 5)
+    log.commit(batch, copy(batch, to=sink))
+
+    assert values(stack.reader().read(sink)) == list(range(5))
+
+
+def test_a_paused_log_returns_nothing_keeps_its_place_and_goes_on_where_it_stopped(stack: LogStack) -> None:
+    topic = stack.create_topic(partitions=2)
+    stack.publisher().publish(numbered(topic, range(60)))
+    log = stack.event_log(group="pause", topic=topic)
+    before = poll_exactly(log, 25)
+
+    log.pause()
+    paused = [message for _ in range(10) for message in log.poll(100, 0.05)]
+    owned = log.assignment()
+    log.resume()
+
+    assert paused == []
+    assert len(owned) == 2
+    assert values([*before, *poll_exactly(log, 35)]) == list(range(60))
+
+
+def test_a_rewind_while_paused_counts_when_it_goes_on(stack: LogStack) -> None:
+    topic = stack.create_topic(partitions=2)
+    stack.publisher().publish(numbered(topic, range(30)))
+    log = stack.event_log(group="hold", topic=topic)
+    log.commit(poll_exactly(log, 10), [])
+    poll_exactly(log, 20)
+
+    log.rewind()
+    log.pause()
+    assert [message for _ in range(5) for message in log.poll(100, 0.05)] == []
+    log.resume()
+
+    assert len(poll_exactly(log, 20)) == 20
+
+
+def test_partitions_that_come_while_paused_stay_paused(stack: LogStack) -> None:
+    topic = stack.create_topic(partitions=2)
+    stack.publisher().publish(numbered(topic, range(10)))
+    log = stack.event_log(group="early", topic=topic)
+
+    log.pause()
+    poll_until_assigned([log], each=2)
+    assert [message for _ in range(5) for message in log.poll(100, 0.05)] == []
+    log.resume()
+
+    assert values(poll_exactly(log, 10)) == list(range(10))
+
+
+def test_one_poll_is_bounded_in_bytes(stack: LogStack) -> None:
+    topic = stack.create_topic(partitions=1)
+    stack.publisher().publish([Record(topic, b"k", b"x" * 10_000) for _ in range(300)])
+    log = stack.event_log(group="bytes", topic=topic, batch_bytes=100_000)
+
+    sizes: list[int] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while sum(sizes) < 300:
+        assert time.monotonic() < deadline
+        sizes.append(len(log.poll(2000, 0.2)))
+
+    # The real one counts after every hundred messages.
+    assert max(sizes) <= 110
+
+
+def test_the_end_is_known_past_the_markers_and_lag_counts_down_to_it(stack: LogStack) -> None:
+    source, topic = stack.create_topic(partitions=1), stack.create_topic(partitions=1)
+    stack.publisher().publish(numbered(source, range(3)))
+    writer = stack.event_log(group="writer", topic=source)
+    for _ in range(3):
+        batch = poll_exactly(writer, 1)
+        writer.commit(batch, copy(batch, to=topic))
+    log = stack.event_log(group="end", topic=topic)
+    where = TopicPartition(topic, 0)
+
+    poll_exactly(log, 1)
+    assert (log.at_end(), log.lag()[where] >= 4) == (frozenset(), True)
+    poll_exactly(log, 2)
+    deadline = time.monotonic() + DEADLINE_S
+    while not log.at_end():
+        assert time.monotonic() < deadline
+        assert log.poll(10, 0.1) == []
+
+    assert (log.at_end(), log.lag()) == (frozenset({where}), {where: 0})
+
+
+def test_the_lag_of_a_paused_log_grows(stack: LogStack) -> None:
+    """Nothing is fetched while paused, so what fetches told is old news."""
+    topic = stack.create_topic(partitions=1)
+    publisher = stack.publisher()
+    publisher.publish(numbered(topic, range(5)))
+    log = stack.event_log(group="behind", topic=topic)
+    log.commit(poll_exactly(log, 5), [])
+    log.pause()
+
+    publisher.publish(numbered(topic, range(7)))
+    deadline = time.monotonic() + DEADLINE_S
+    while log.lag() != {TopicPartition(topic, 0): 7}:
+        assert time.monotonic() < deadline, log.lag()
+        log.poll(1, 0.1)
+
+
+def test_an_idle_instance_knows_that_it_is_a_member(stack: LogStack) -> None:
+    """With the consumer protocol the client is told nothing when its assignment is empty."""
+    topic = stack.create_topic(partitions=1)
+    logs = [stack.event_log(group="member", topic=topic, instance=str(number)) for number in range(2)]
+    assert [log.is_member() for log in logs] == [False, False]
+
+    deadline = time.monotonic() + DEADLINE_S
+    while not all(log.is_member() for log in logs):
+        assert time.monotonic() < deadline
+        for log in logs:
+            log.poll(1, 0.05)
+
+    assert sorted(len(log.assignment()) for log in logs) == [0, 1]
 
 
 def test_a_reader_sees_what_was_there_and_waits_for_nothing_else(stack: LogStack) -> None:
