@@ -115,7 +115,7 @@ class EventLog(Protocol):
         """Partitions this instance owns now; empty for an instance beyond the number of partitions."""
 
     def is_member(self) -> bool:
-        """Whether the group has taken this instance in; true of an idle one, false before the first poll."""
+        """Whether the group has taken this instance in; true of an idle one. May ask the log, every other second."""
 
     def at_end(self) -> frozenset[TopicPartition]:
         """Owned partitions of which everything committed has been polled, as far as the last poll could tell."""

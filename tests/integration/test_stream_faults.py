@@ -3,13 +3,16 @@
 R1 (test_chaos.py) kills more, and harder; its features start from nothing.
 """
 
+import json
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from domains.flights.domain import DOMAIN
 from domains.flights.source import events_between
@@ -46,6 +49,49 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     lifecycle.down(settings, say=print)
 
 
+def ask(settings: Settings, job: str, path: str) -> bytes:
+    port = settings.ports.job_first + JOBS.index(job)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        return bytes(answer.read())
+
+
+def metrics_of(settings: Settings, job: str) -> dict[str, float]:
+    """Every sample of a job by name and labels, the job's own label left out."""
+    found = {}
+    for family in text_string_to_metric_families(ask(settings, job, "/metrics").decode()):
+        for sample in family.samples:
+            labels = [f"{name}={value}" for name, value in sorted(sample.labels.items()) if name != "job"]
+            found[" ".join([sample.name, *labels])] = sample.value
+    return found
+
+
+def metrics_once_caught_up(settings: Settings, job: str) -> dict[str, float]:
+    deadline = time.monotonic() + SETTLE_S
+    while (found := metrics_of(settings, job))["headway_job_lag_seconds"] > 0:
+        assert time.monotonic() < deadline, f"{job} does not catch up"
+        threading.Event().wait(0.2)
+    return found
+
+
+def check_metrics(settings: Settings) -> None:
+    """A running job says what it did, how long each stage took, how far behind it is, and what it owns."""
+    for job in JOBS:
+        said = json.loads(ask(settings, job, "/readyz"))
+        assert (said["ready"], said["idle"], said["breaker"], said["paused"]) == (True, False, "closed", None), said
+        assert said["partitions"] % 4 == 0
+        found = metrics_once_caught_up(settings, job)
+        assert found["headway_job_partitions"] == said["partitions"]
+        assert found["headway_job_idle"] == found["headway_job_breaker_open"] == found["headway_job_paused"] == 0
+        assert found["headway_job_rebalances_total kind=assigned"] >= 1
+        assert [name for name in found if name.startswith("headway_job_lag_messages topic=")]
+    enricher = metrics_of(settings, "enricher")
+    assert enricher["headway_job_messages_total"] > 0
+    assert enricher["headway_job_records_total"] > 0
+    for stage in ("poll", "restore", "handle", "commit"):
+        assert enricher[f"headway_job_stage_seconds_count stage={stage}"] > 0
+    assert metrics_of(settings, "lake-loader")["headway_job_stage_seconds_count stage=write"] > 0
+
+
 @pytest.mark.integration
 def test_killing_every_job_under_load_loses_nothing_doubles_nothing_and_changes_no_feature(settings: Settings) -> None:
     lake = Lake(Path(settings.lake))
@@ -79,6 +125,7 @@ def test_killing_every_job_under_load_loses_nothing_doubles_nothing_and_changes_
     assert ledger.balanced, ledger.facts(limit=20)
     assert (ledger.raw, ledger.enriched, ledger.letters) == (report.events_accepted, report.events_sent, 0)
     assert raw > ledger.raw  # ticks are in the log and not in the ledger
+    check_metrics(settings)
     expected = events_between(START_US + 1, END_US + 1).drop(TRANSPORT).sort("id")
     streamed = lake.read("events", predicate=pl.col("topic").is_not_null()).drop(TRANSPORT).sort("id")
     assert streamed.equals(expected)
