@@ -62,10 +62,11 @@ class Shelf:
         return True
 
     def flush(self) -> Flushed:
-        written, self.buffer = self.buffer[: self.takes], self.buffer[self.takes :]
+        written = self.buffer[: self.takes]
         for message in written:
             self.bad(message.value or b"")
             self.store[message.partition, message.offset] = message.value or b""
+        self.buffer = self.buffer[self.takes :]
         return Flushed(messages=written)
 
     def drop(self) -> None:
@@ -75,8 +76,10 @@ class Shelf:
 class Bench:
     """One worker on a log of four partitions, run until its group has nothing left, or for so many turns."""
 
-    def __init__(self, records: int, *, journal: Path | None = None, value_bytes: int = 0) -> None:
-        self.broker = MemoryBroker()
+    def __init__(
+        self, records: int, *, journal: Path | None = None, value_bytes: int = 0, broker: MemoryBroker | None = None
+    ) -> None:
+        self.broker = broker or MemoryBroker()
         self.broker.create(topic_table(views=[], products=[], replication_factor=1, min_insync_replicas=1))
         for number in range(records):
             self.broker.append(Record(EVENTS_RAW, b"k%d" % (number % 40), b"%d" % number + b"." * value_bytes))
@@ -329,6 +332,28 @@ def test_an_output_that_can_never_be_written_makes_a_letter_of_its_record() -> N
     ]
 
 
+def test_a_letter_that_does_not_fit_keeps_what_fits_and_says_where_the_rest_stands() -> None:
+    class Tight(MemoryBroker):
+        def check(self, record: Record) -> None:
+            if len(record.value or b"") > 100_000:
+                raise PermanentFailure(f"{record.topic}: too large")
+            super().check(record)
+
+    def fail(value: bytes) -> None:
+        if len(value) > 100_000:
+            raise ZeroDivisionError
+
+    bench = Bench(10, broker=Tight())
+    bench.broker.append(Record(EVENTS_RAW, b"big", b"x" * 150_000))
+
+    bench.run(HandlerWorker(Copier(fail)))
+
+    assert bench.copied() == list(range(10))
+    [letter] = bench.letters()
+    assert letter.original == b"x" * 64 * 1024
+    assert "original of 150000 bytes is cut here; it stands in events.raw" in letter.detail
+
+
 @pytest.mark.parametrize("step", ["before_produce", "after_produce", "before_commit", "after_commit"])
 @pytest.mark.parametrize("bad", [(), (3, 77)])
 def test_a_crash_at_any_step_of_any_commit_leaves_each_record_once(step: CommitStep, bad: tuple[int, ...]) -> None:
@@ -438,6 +463,7 @@ def test_a_store_that_is_away_holds_back_and_makes_no_letter() -> None:
     bench.run(SinkWorker(shelf))
 
     assert len(shelf.store) == 100
+    assert bench.metric("messages_total") == 100  # what was dropped came again, and is not there twice
     assert bench.letters() == []
     assert bench.metric("errors_total", kind="held-back") == 4
 
