@@ -2,7 +2,7 @@
 # Arguments are passed on: make demo ARGS="--report FILE".
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-all check bench docs lock
+.PHONY: help setup demo up down test test-all check bench docs proto lock
 
 ARGS ?=
 BIN := .venv/bin
@@ -50,6 +50,9 @@ bench: setup ## list the benchmarks, or run one: make bench ARGS=P9
 
 docs: setup ## check the links of the documents and the commands they show
 	@$(BIN)/python scripts/check_docs.py
+
+proto: setup ## write the Python of serving/proto/*.proto again
+	@$(BIN)/python scripts/proto.py
 
 lock: setup ## write requirements.lock again (newest versions: make lock ARGS=--upgrade)
 	@$(BIN)/uv pip compile pyproject.toml --quiet --extra dev --python-version 3.11 --generate-hashes \

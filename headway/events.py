@@ -18,11 +18,14 @@ TICK_TYPE = "headway.tick"
 TYPE_HEADER = "ce_type"
 
 REQUIRED = ("specversion", "id", "source", "type", "subject", "time", "data")
+TEXTS = ("id", "source", "type", "subject", "time")
 MAX_EVENT_BYTES = 256 * 1024
 MAX_FIELD_CHARS = 1024
 # Clocks of producers differ by seconds, a broken one by hours. A row of the future would stand in the online store and
 # refuse every real one until its time has come (S4), so this is minutes.
 FUTURE_LIMIT_US = 5 * MINUTE_US
+# Nobody's event is this deep; the encoder stops at 254 and the decoder at 1,024, so a deeper one could be read, not written.
+MAX_DEPTH = 64
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,11 +51,32 @@ def parse_event(raw: bytes) -> Event:
     Raises:
         InputRejected: not JSON, not an object, or a top-level field is missing or wrong; names field, got, wanted.
     """
+    return event_from(decode_json(raw))
+
+
+def decode_json(raw: bytes) -> Any:  # Any: whatever JSON holds
+    """Return what JSON bytes hold, at most `MAX_DEPTH` deep.
+
+    Raises:
+        InputRejected: not JSON, not UTF-8, a number no float holds, or too deep.
+    """
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise InputRejected(f"event: not JSON ({error}); wanted one CloudEvents 1.0 object") from error
-    return event_from(document)
+    check_depth(raw, document)
+    return document
+
+
+def check_depth(raw: bytes, document: object) -> None:
+    """Return when a decoded document is at most `MAX_DEPTH` deep.
+
+    Raises:
+        InputRejected: it is deeper.
+    """
+    # Counting brackets costs nothing and clears all but the suspicious, strings full of brackets among them.
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(document) > MAX_DEPTH:
+        raise InputRejected(f"event: nested more than {MAX_DEPTH} deep; flatten it, or send the rest as text")
 
 
 def event_from(document: object) -> Event:
@@ -61,40 +85,61 @@ def event_from(document: object) -> Event:
     Raises:
         InputRejected: see ``parse_event``.
     """
+    checked, time_us = check_envelope(document)
+    for field in ("receivedat", "collectorid", "requestid", "enrichmentversion"):
+        if checked.get(field) is not None:
+            _check_text(field, checked[field])
+    size = checked.get("eventsize")
+    if size is not None and (type(size) is not int or not 0 <= size < 2**63):
+        raise InputRejected(f"eventsize: got {str(size)[:80]!r}, wanted a whole number of bytes")
+    received = checked.get("receivedat")
+    return Event(
+        id=checked["id"],
+        source=checked["source"],
+        type=checked["type"],
+        subject=checked["subject"],
+        time_us=time_us,
+        data=checked["data"],
+        receivedat_us=None if received is None else parse_instant_us(received, field="receivedat"),
+        collectorid=checked.get("collectorid"),
+        requestid=checked.get("requestid"),
+        eventsize=checked.get("eventsize"),
+        enrichmentversion=checked.get("enrichmentversion"),
+        planted=checked.get("planted"),
+    )
+
+
+def check_envelope(document: object) -> tuple[dict[str, Any], int]:
+    """Return the document and its time in microseconds, when every top-level field is as it must be.
+
+    Raises:
+        InputRejected: see ``parse_event``.
+    """
     if not isinstance(document, dict):
         raise InputRejected(f"event: got {type(document).__name__}, wanted one CloudEvents 1.0 JSON object")
     for field in REQUIRED:
         if field not in document:
-            raise InputRejected(
-                f"{field}: missing (found: {', '.join(sorted(map(str, document))) or 'nothing'}); every event needs it"
-            )
-    for field in ("id", "source", "type", "subject", "time"):
+            found = ", ".join(sorted(map(str, document)))[:200]
+            raise InputRejected(f"{field}: missing (found: {found or 'nothing'}); every event needs it")
+    for field in TEXTS:
         _check_text(field, document[field])
     if document["specversion"] != "1.0":
-        raise InputRejected(f"specversion: got {document['specversion']!r}, wanted '1.0'")
+        raise InputRejected(f"specversion: got {repr(document['specversion'])[:80]}, wanted '1.0'")
     if not isinstance(document["data"], dict):
         raise InputRejected(f"data: got {type(document['data']).__name__}, wanted a JSON object")
-    for field in ("receivedat", "collectorid", "requestid", "enrichmentversion", "planted"):
-        if document.get(field) is not None:
-            _check_text(field, document[field])
-    size = document.get("eventsize")
-    if size is not None and (type(size) is not int or not 0 <= size < 2**63):
-        raise InputRejected(f"eventsize: got {str(size)[:80]!r}, wanted a whole number of bytes")
-    received = document.get("receivedat")
-    return Event(
-        id=document["id"],
-        source=document["source"],
-        type=document["type"],
-        subject=document["subject"],
-        time_us=parse_instant_us(document["time"], field="time"),
-        data=document["data"],
-        receivedat_us=None if received is None else parse_instant_us(received, field="receivedat"),
-        collectorid=document.get("collectorid"),
-        requestid=document.get("requestid"),
-        eventsize=document.get("eventsize"),
-        enrichmentversion=document.get("enrichmentversion"),
-        planted=document.get("planted"),
-    )
+    if document.get("planted") is not None:
+        _check_text("planted", document["planted"])
+    return document, parse_instant_us(document["time"], field="time")
+
+
+def _depth(document: object) -> int:
+    """Levels of objects and arrays, without recursion; stops counting soon after `MAX_DEPTH`."""
+    level, here = 0, [document]
+    while here and level <= MAX_DEPTH:
+        inner = [each for each in here if isinstance(each, dict | list)]
+        level += bool(inner)
+        here = [value for each in inner for value in (each.values() if isinstance(each, dict) else each)]
+    return level
 
 
 def _check_text(field: str, got: object) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from headway.errors import HeadwayError
+
 
 class TopicPartition(NamedTuple):
     """One partition of one topic."""
@@ -145,6 +147,12 @@ class Publisher(Protocol):
 
     def publish_async(self, record: Record) -> "asyncio.Future[Position]":
         """A future of the running loop: the position once acknowledged, or the failure `publish` would raise."""
+
+    def publish_each_async(self, records: Sequence[Record]) -> "asyncio.Future[Mapping[int, HeadwayError]]":
+        """A future of the running loop, done when every record is settled: the failures, by place in ``records``.
+
+        Empty when all are acknowledged. Costs one wake of the loop, however many records there are.
+        """
 
     def flush(self, timeout_s: float) -> None:
         """Wait until everything handed over is acknowledged or failed.

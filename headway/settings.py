@@ -112,6 +112,7 @@ class Settings(BaseSettings):
     )
     scaler_drain_s: float = Field(default=30.0, gt=0, description="a backlog that takes longer brings another instance")
     alertmanager_url: str = Field(default="", description="Alertmanager; alerts are only logged when empty")
+    collectors: int = Field(default=2, ge=1, le=4, description="collector processes behind the door")
     feast_project: str = Field(default="headway", description="prefix of every key in the online store")
     lake: str = Field(default="", description="folder or URL of the Delta tables; <state>/lake when empty")
     group_protocol: Literal["consumer", "classic"] = Field(

@@ -15,6 +15,8 @@ STATE_PREFIX = "state."
 STATE_DEDUPE = f"{STATE_PREFIX}dedupe"
 LETTERS_FATE = "letters.fate"
 LETTERS_CAUSES = "letters.causes"
+# Written to by collectors that have nothing else to write, to know whether the log takes records; read by nobody.
+COLLECTOR_PROBE = "collector.probe"
 
 # The unit of parallelism of every job: four instances at most, and four watermarks to wait for.
 PARTITIONS = 4
@@ -107,6 +109,7 @@ def topic_table(
         topic(EVENTS_RAW_LETTERS, letters),
         topic(EVENTS_ENRICHED, events),
         topic(EVENTS_ENRICHED_LETTERS, letters),
+        topic(COLLECTOR_PROBE, _kept_for(_HOUR_MS)),
         topic(FEATURES_INPUT, _kept_for(_REPARTITION_RETENTION_MS)),
         # State sits in the same partition number as the input it was made from, so an instance restores
         # exactly what it owns: events.raw for dedupe, features.input for views.

@@ -32,8 +32,6 @@ from products.catalogue import all_products
 from serving.replica import GOLDEN_PATH, ReplicaRecord, read_records
 
 COLOURS: tuple[Colour, ...] = ("blue", "green")
-# One collector process takes some 2,000 events/s, more than a replay on one machine sends.
-COLLECTORS = 1
 SERVING_WEIGHT = 100
 CHECK_INTERVAL_MS = 500
 _MAX_CONNECTIONS = 2_000
@@ -87,7 +85,7 @@ def load_balancer_table(
             "collectors",
             tuple(
                 Server(name=f"collector-{n}", host=LOOPBACK, port=settings.ports.collector_first + n, weight=100)
-                for n in range(COLLECTORS)
+                for n in range(settings.collectors)
             ),
             # The collector gives up on the broker after 3 s and says so; a retry could store an event twice.
             answer_timeout_ms=10_000,

@@ -2,218 +2,263 @@
 
 It judges top-level fields only. An invalid envelope becomes a letter in ``events.raw.dlq`` *and* a 4xx that names the
 field; the 4xx is sent only after the letter is acknowledged, else the answer is 503 (S22). Plain ASGI: event intake
-must not depend on Ray's head.
+must not depend on Ray's head. docs/collector.md has every answer and what it leaves behind.
 """
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 import orjson
 import structlog
 from uuid_utils import uuid7
 
-from headway.clock import Clock, to_us
-from headway.errors import HeadwayError, InputRejected, TransientFailure
-from headway.events import MAX_EVENT_BYTES, TICK_TYPE, Event, encode_event, parse_event
+from headway.clock import Clock, monotonic_s
+from headway.errors import HeadwayError, InputRejected, PermanentFailure, TransientFailure
+from headway.events import MAX_EVENT_BYTES
 from headway.letters import Letter
 from headway.ports import Publisher, Record
-from headway.problem import Problem, problem_response
-from headway.topics import EVENTS_RAW, EVENTS_RAW_LETTERS
+from headway.problem import Problem
+from headway.topics import EVENTS_RAW_LETTERS
+from serving.asgi import Answer, Header, Receive, Scope, Send, json_answer, problem_answer, send_answer
+from serving.collector_envelope import Stamp, TooLarge
+from serving.collector_limits import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_EVENTS,
+    Admission,
+    Limits,
+    Refused,
+    declared_size,
+    read_body,
+)
+from serving.collector_log import AcknowledgedLog, LogAway
+from serving.collector_metrics import CollectorMetrics
+from serving.collector_modes import Form, NotAnEvent, read_form, split, structured
+from serving.collector_openapi import DOCUMENT
 
-SINGLE = "application/cloudevents+json"
-BATCH = "application/cloudevents-batch+json"
-MAX_BATCH_BYTES = 4 * 1024 * 1024
-MAX_BATCH_EVENTS = 1000
-# Kafka's own delivery timeout is longer; a client would rather retry than hang (RELIABILITY R3: refuse in <= 3 s).
-ACKNOWLEDGE_TIMEOUT_S = 3.0
-RETRY_AFTER_S = 2
-
+_RETRY_AFTER: Header = (b"retry-after", b"2")
+_PROBLEM_JSON: Header = (b"content-type", b"application/problem+json")
+_JSON: tuple[Header, ...] = ((b"content-type", b"application/json"),)
+_LONGEST_REQUEST_ID = 128
+_TRACEPARENT_LENGTH = 55
 _LOG = structlog.get_logger()
-# Elements stay raw: a letter keeps the bytes as they were sent.
-_BATCH = msgspec.json.Decoder(list[msgspec.Raw])
-Scope = dict[str, Any]  # Any: ASGI's own mapping
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one event of a request."""
+@dataclass(slots=True)
+class Judged:
+    """One event of a request: the record to write, and the problem to answer once that is acknowledged, if any."""
 
-    status: int
-    body: dict[str, Any]
+    record: Record | None
+    event_id: str | None = None
+    problem: Problem | None = None
 
 
 class Collector:
     """The ASGI application."""
 
-    def __init__(self, publisher: Publisher, clock: Clock, *, collector_id: str) -> None:
-        self._publisher = publisher
+    def __init__(self, publisher: Publisher, clock: Clock, *, collector_id: str, limits: Limits | None = None) -> None:
         self._clock = clock
         self._id = collector_id
-        self._ready = True
+        self._draining = False
+        self._admission = Admission(limits or Limits())
+        self.log = AcknowledgedLog(publisher)
+        self.metrics = CollectorMetrics(
+            in_flight=lambda: self._admission.requests, log_there=lambda: self.log.away is None
+        )
+
+    def drain(self) -> None:
+        """Say from now on that this instance wants nothing new; what comes is still answered. Safe from any thread."""
+        self._draining = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
+        """Answer one HTTP request, or speak ASGI's lifespan."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        match scope["method"], scope["path"]:
-            case "POST", "/v1/events":
-                status, body, headers = await self._events(scope, receive)
-            case "GET", "/livez":
-                status, body, headers = 200, b'{"status":"alive"}', []
-            case "GET", "/readyz":
-                status, body, headers = (
-                    (200, b'{"status":"ready"}', []) if self._ready else (503, b'{"status":"draining"}', [])
-                )
-            case _:
-                status, body, headers = problem_response(
-                    Problem(
-                        404, "not-found", f"{scope['method']} {scope['path']}: the Collector answers POST /v1/events"
-                    )
-                )
-        await _answer(send, status, body, headers)
+        if scope["path"] == "/v1/events" and scope["method"] == "POST":
+            answer = await self._post(scope, receive)
+        else:
+            answer = self._other(scope["method"], scope["path"])
+        await send_answer(send, answer)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                self._ready = False
-                await asyncio.to_thread(self._publisher.flush, ACKNOWLEDGE_TIMEOUT_S)
-                await send({"type": "lifespan.shutdown.complete"})
-                return
+        while (await receive())["type"] == "lifespan.startup":
+            self.log.start()
+            await send({"type": "lifespan.startup.complete"})
+        self.drain()
+        try:
+            await self.log.stop()
+        except TransientFailure as failure:  # whoever waited for those records was answered 503
+            _LOG.warning("records left behind", reason=str(failure))
+        await send({"type": "lifespan.shutdown.complete"})
 
-    async def _events(self, scope: Scope, receive: Receive) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-        headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        content_type = headers.get("content-type", "").split(";")[0].strip().lower()
-        limit = MAX_BATCH_BYTES if content_type == BATCH else MAX_EVENT_BYTES
-        raw = await _read(receive, limit)
-        if raw is None:
-            return problem_response(
-                Problem(
-                    413,
-                    "too-large",
-                    f"body: more than {limit} bytes; send smaller batches, an event is at most {MAX_EVENT_BYTES}",
+    def _other(self, method: str, path: str) -> Answer:
+        match method, path:
+            case "GET", "/livez":
+                return json_answer({"status": "alive"})
+            case "GET", "/readyz":
+                why = "draining" if self._draining else self.log.away
+                return (
+                    json_answer({"status": "ready"}) if why is None else problem_answer(Problem(503, "not-ready", why))
                 )
-            )
-        request_id = headers.get("x-request-id") or str(uuid7())
-        if content_type == SINGLE:
-            outcome = await self._accept_bytes(raw, request_id)
-            extra = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if outcome.status == 503 else []
-            kind = b"application/json" if outcome.status < 400 else b"application/problem+json"
-            return outcome.status, orjson.dumps(outcome.body), [(b"content-type", kind), *extra]
-        if content_type == BATCH:
-            return await self._batch(raw, request_id)
-        return problem_response(
-            Problem(415, "unsupported-media-type", f"content-type: got {content_type!r}, wanted {SINGLE} or {BATCH}")
-        )
+            case "GET", "/metrics":
+                return self.metrics.page()
+            case "GET", "/v1/events/openapi.json":
+                return Answer(200, DOCUMENT)
+            case _, "/v1/events":
+                detail = f"{method} /v1/events: wanted POST"
+                return problem_answer(Problem(405, "method-not-allowed", detail), (b"allow", b"POST"))
+            case _:
+                detail = f"{method} {path}: the Collector answers POST /v1/events"
+                return problem_answer(Problem(404, "not-found", detail))
 
-    async def _batch(self, raw: bytes, request_id: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    async def _post(self, scope: Scope, receive: Receive) -> Answer:
+        headers = scope["headers"]
         try:
-            elements = _BATCH.decode(raw)
-        except msgspec.DecodeError as error:
-            # One letter for the whole body: without a JSON array there are no single events to keep.
-            refusal = InputRejected(f"batch: {error}; wanted a JSON array of CloudEvents")
-            rejected = await self._reject(raw, refusal)
-            return rejected.status, orjson.dumps(rejected.body), [(b"content-type", b"application/problem+json")]
-        if len(elements) > MAX_BATCH_EVENTS:
-            detail = f"batch: got {len(elements)} events, wanted at most {MAX_BATCH_EVENTS}"
-            return problem_response(Problem(413, "too-large", detail))
-        outcomes = await asyncio.gather(*(self._accept_bytes(bytes(element), request_id) for element in elements))
-        results = [{"index": index, "status": outcome.status, **outcome.body} for index, outcome in enumerate(outcomes)]
-        worst = max((outcome.status for outcome in outcomes), default=200)
-        # One refused event does not reject the rest: a mixed batch answers 207 with a result per event.
-        status = 200 if worst < 300 else worst if all(o.status == worst for o in outcomes) else 207
-        extra = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if worst == 503 else []
-        return status, orjson.dumps({"results": results}), [(b"content-type", b"application/json"), *extra]
+            form = read_form(headers)
+            limit = MAX_BATCH_BYTES if form.batched else MAX_EVENT_BYTES
+            size = declared_size(headers, limit)
+            self._admission.enter(size)
+            try:
+                body = await read_body(receive, limit=limit, timeout_s=self._admission.limits.body_timeout_s)
+                self.metrics.read(len(body))
+                return await (self._batch if form.batched else self._single)(form, body, self._stamp(headers))
+            finally:
+                self._admission.leave(size)
+        except NotAnEvent as refusal:
+            return self._refuse(Problem(415, "unsupported-media-type", str(refusal)))
+        except Refused as refusal:
+            return self._refuse(refusal.problem, *refusal.headers)
 
-    async def _accept_bytes(self, raw: bytes, request_id: str) -> Outcome:
-        if len(raw) > MAX_EVENT_BYTES:
-            return _refused(413, "too-large", f"event: {len(raw)} bytes, wanted at most {MAX_EVENT_BYTES}")
+    async def _single(self, form: Form, body: bytes, stamp: Stamp) -> Answer:
+        judged = _judge(form, body, stamp)
+        problem = (await self._settle([judged]))[0]
+        if problem is None:
+            return Answer(202, b'{"id":%b,"accepted":true}' % orjson.dumps(judged.event_id), _JSON)
+        return _problem(problem)
+
+    async def _batch(self, form: Form, body: bytes, stamp: Stamp) -> Answer:
         try:
-            event = parse_event(raw)
+            events = _judge_all(form, body, stamp)
         except InputRejected as refusal:
-            return await self._reject(raw, refusal)
-        return await self._accept(event, raw, request_id)
+            # One letter for the whole body: there are no single events to keep. Its headers are the batch's.
+            letter = _letter(body, refusal, (("content-type", form.content_type.encode()),))
+            [problem] = await self._settle([letter])
+            assert problem is not None
+            return _problem(problem)
+        if len(events) > MAX_BATCH_EVENTS:
+            detail = f"batch: got {len(events)} events, wanted at most {MAX_BATCH_EVENTS}"
+            return self._refuse(Problem(413, "too-large", detail))
+        return _batch_answer(events, await self._settle(events))
 
-    async def _accept(self, event: Event, raw: bytes, request_id: str) -> Outcome:
-        if event.type.startswith("headway."):
-            return await self._reject(
-                raw, InputRejected(f"type: got {event.type!r}; headway.* ({TICK_TYPE}) is reserved for Headway itself")
-            )
-        stamped = msgspec.structs.replace(
-            event,
-            receivedat_us=to_us(self._clock.now()),
-            collectorid=self._id,
-            requestid=request_id,
-            eventsize=len(raw),
-        )
-        record = Record(
-            topic=EVENTS_RAW,
-            key=event.subject.encode(),
-            value=encode_event(stamped),
-            headers=(
-                ("ce_type", event.type.encode()),
-                ("ce_id", event.id.encode()),
-                ("ce_source", event.source.encode()),
-            ),
-        )
-        failure = await self._publish(record)
-        return failure or Outcome(202, {"id": event.id, "accepted": True})
+    async def _settle(self, events: Sequence[Judged]) -> list[Problem | None]:
+        """Write what is to be written and give each event's problem, None for an accepted one. Counts both."""
+        records = [event.record for event in events if event.record is not None]
+        failures = await self._write(records)
+        problems: list[Problem | None] = []
+        place = 0
+        accepted = 0
+        for event in events:
+            problem = event.problem
+            if event.record is not None:
+                failure = failures.get(place) if failures else None
+                place += 1
+                if failure is not None:
+                    problem = _unwritten(failure)
+                elif problem is None:
+                    accepted += 1
+                else:
+                    self.metrics.letter()
+            if problem is not None:
+                self.metrics.refused(problem.kind)
+            problems.append(problem)
+        if accepted:
+            self.metrics.accepted(accepted)
+        return problems
 
-    async def _reject(self, raw: bytes, refusal: InputRejected) -> Outcome:
-        letter = Letter(reason="invalid-envelope", detail=str(refusal), stage="collector", original=raw)
-        failure = await self._publish(letter.to_record(EVENTS_RAW_LETTERS))
-        return failure or _refused(400, "invalid-envelope", str(refusal))
-
-    async def _publish(self, record: Record) -> Outcome | None:
+    async def _write(self, records: Sequence[Record]) -> "dict[int, HeadwayError]":
+        began = monotonic_s()
         try:
-            await asyncio.wait_for(self._publisher.publish_async(record), ACKNOWLEDGE_TIMEOUT_S)
-        except (TransientFailure, TimeoutError) as error:
-            _LOG.warning("not acknowledged", topic=record.topic, reason=str(error) or "no acknowledgement in time")
-            return _refused(
-                503,
-                "log-unavailable",
-                f"the event log did not acknowledge within {ACKNOWLEDGE_TIMEOUT_S} s; nothing was promised, send it again",
-            )
-        except HeadwayError as error:
-            return _refused(500, "log-refused", str(error))
-        return None
+            if len(records) == 1:
+                await self.log.write(records[0])
+                failures = {}
+            else:
+                failures = dict(await self.log.write_each(records)) if records else {}
+        except HeadwayError as failure:
+            return dict.fromkeys(range(len(records)), failure)
+        self.metrics.acknowledged(monotonic_s() - began)
+        return failures
+
+    def _stamp(self, headers: Sequence[Header]) -> Stamp:
+        request_id, traceparent = None, None
+        for name, value in headers:
+            if name == b"x-request-id" and len(value) <= _LONGEST_REQUEST_ID:
+                request_id = value.decode("latin-1")
+            elif name == b"traceparent" and len(value) == _TRACEPARENT_LENGTH:
+                traceparent = value
+        return Stamp(
+            clock=self._clock,
+            collector_id=self._id,
+            request_id=request_id or str(uuid7()),
+            traceparent=traceparent,
+        )
+
+    def _refuse(self, problem: Problem, *headers: Header) -> Answer:
+        self.metrics.refused(problem.kind)
+        return problem_answer(problem, *headers)
 
 
-def _refused(status: int, kind: str, detail: str) -> Outcome:
-    return Outcome(status, Problem(status, kind, detail).document())
+def _judge(form: Form, raw: bytes, stamp: Stamp) -> Judged:
+    try:
+        record, event_id = stamp.accept(structured(form, raw))
+    except InputRejected as refusal:
+        return _letter(raw, refusal, form.letter_headers)
+    except TooLarge as refusal:
+        return Judged(None, problem=Problem(413, "too-large", str(refusal)))
+    return Judged(record, event_id)
 
 
-async def _read(receive: Receive, limit: int) -> bytes | None:
-    """Return the body, or None as soon as it is longer than ``limit`` bytes."""
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            return None
-        chunks.append(chunk)
-        if not message.get("more_body"):
-            return b"".join(chunks)
+def _judge_all(form: Form, body: bytes, stamp: Stamp) -> list[Judged]:
+    if form.mode == "batch":
+        quickly = stamp.accept_all(body)
+        if quickly is not None:
+            return [Judged(record, event_id) for record, event_id in quickly]
+    return [_judge(form, raw, stamp) for raw in split(form, body)]
 
 
-async def _answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    if not any(name == b"content-type" for name, _ in headers):
-        headers = [*headers, (b"content-type", b"application/json")]
-    await send(
-        {"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
-    )
-    await send({"type": "http.response.body", "body": body})
+def _letter(raw: bytes, refusal: InputRejected, headers: tuple[tuple[str, bytes], ...]) -> Judged:
+    detail = str(refusal)
+    letter = Letter(reason="invalid-envelope", detail=detail, stage="collector", original=raw, headers=headers)
+    return Judged(letter.to_record(EVENTS_RAW_LETTERS), problem=Problem(400, "invalid-envelope", detail))
+
+
+def _unwritten(failure: HeadwayError) -> Problem:
+    match failure:
+        case LogAway():
+            return Problem(503, "log-unavailable", f"{failure}; nothing was stored, send it again")
+        case PermanentFailure():
+            return Problem(500, "log-refused", str(failure))
+        case _:
+            # A repeat with the same id is dropped by the Enricher, if this one was written after all (S12).
+            return Problem(503, "not-acknowledged", f"{failure}; nothing was promised, send it again with the same id")
+
+
+def _problem(problem: Problem) -> Answer:
+    return problem_answer(problem, *([_RETRY_AFTER] if problem.status == 503 else []))
+
+
+def _batch_answer(events: Sequence[Judged], problems: Sequence[Problem | None]) -> Answer:
+    """One refused event does not reject the rest: a mixed batch answers 207 with a result per event."""
+    results = [
+        {"index": index, "status": 202, "id": event.event_id, "accepted": True}
+        if problem is None
+        else {"index": index, **problem.document()}
+        for index, (event, problem) in enumerate(zip(events, problems, strict=True))
+    ]
+    statuses = {200 if problem is None else problem.status for problem in problems} or {200}
+    status = statuses.pop() if len(statuses) == 1 else 207
+    extra = [_RETRY_AFTER] if any(problem is not None and problem.status == 503 for problem in problems) else []
+    return Answer(status, orjson.dumps({"results": results}), (*_JSON, *extra))
 
 
 def collector_id() -> str:

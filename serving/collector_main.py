@@ -13,11 +13,15 @@ from headway.clock import SystemClock
 from headway.logs import configure_logging
 from headway.settings import LOOPBACK, Settings
 from serving.balancer import CHECK_INTERVAL_MS
-from serving.collector import ACKNOWLEDGE_TIMEOUT_S, Collector, collector_id
+from serving.bounded_http import BoundedHttp
+from serving.collector import Collector, collector_id
+from serving.collector_log import ACKNOWLEDGE_TIMEOUT_S
 from serving.replica import ReplicaServer, Served
 
 # The balancer's second look has gone by.
 _DRAIN_S = 2.2 * CHECK_INTERVAL_MS / 1000
+# Longer than a request waits, so that what comes in late still settles the client's retry the cheap way.
+_DELIVERY_TIMEOUT_S = ACKNOWLEDGE_TIMEOUT_S + 0.5
 
 
 def main() -> int:
@@ -30,17 +34,20 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     settings = Settings()
-    publisher = KafkaPublisher(bootstrap=settings.kafka_bootstrap, delivery_timeout_s=ACKNOWLEDGE_TIMEOUT_S)
+    publisher = KafkaPublisher(bootstrap=settings.kafka_bootstrap, delivery_timeout_s=_DELIVERY_TIMEOUT_S)
+    collector = Collector(publisher, SystemClock(), collector_id=collector_id())
     served = Served(
-        app=Collector(publisher, SystemClock(), collector_id=collector_id()),  # type: ignore[arg-type]  # ASGI's dict
+        app=collector,
         digest="collector",
         check_golden=lambda: None,
         close=publisher.close,
         lifespan="on",
+        http=BoundedHttp,
     )
     server = ReplicaServer(served, host=LOOPBACK, port=settings.ports.collector_first + instance)
     server.start()
     stop.wait()
+    collector.drain()
     server.leave(drain_s=_DRAIN_S, timeout_s=ACKNOWLEDGE_TIMEOUT_S + 1)
     return 0
 

@@ -48,7 +48,8 @@ class Served:
     ``check_golden`` runs the golden request through the same predictor as real ones and raises ContractViolation when
     the answer differs; it must take well under a millisecond, because every check of the load balancer runs it.
     ``close`` flushes what must not be lost, after the last request and before the process ends. ``lifespan`` is "on" when
-    the application speaks ASGI's lifespan, to end what belongs to the event loop.
+    the application speaks ASGI's lifespan, to end what belongs to the event loop. ``http`` is uvicorn's: which protocol
+    class speaks on a connection.
     """
 
     app: AsgiApp
@@ -56,6 +57,7 @@ class Served:
     check_golden: Callable[[], None]
     close: Callable[[], None]
     lifespan: Literal["on", "off"] = "off"
+    http: type[asyncio.Protocol] | Literal["httptools"] = "httptools"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,7 @@ class ReplicaServer:
                 self._app,
                 interface="asgi3",  # left to itself, uvicorn takes a bound method for ASGI 2
                 loop="uvloop",
-                http="httptools",
+                http=served.http,
                 ws="none",
                 lifespan=served.lifespan,
                 log_config=None,

@@ -1,11 +1,14 @@
 """Acknowledged publishing to Kafka outside any transaction, for callers that wait and for event loops."""
 
 import asyncio
+import itertools
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as KafkaMessage
@@ -18,7 +21,7 @@ from headway.adapters.kafka_client import (
     hand_over,
     name_record,
 )
-from headway.errors import PermanentFailure, TransientFailure
+from headway.errors import HeadwayError, PermanentFailure, TransientFailure
 from headway.ports import Position, Record
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,8 @@ _GIVE_UP_MS = 120_000
 # What an outage may hold in memory; beyond it records are refused on the spot.
 _QUEUE_KBYTES = 64 * 1024
 _ANSWER_WITHIN_MS = 4_000
+# A future and what it gets: a result, or the exception to raise. Any: futures of two kinds share one queue.
+_Settled = tuple["asyncio.Future[Any]", object]
 
 
 class KafkaPublisher:
@@ -51,7 +56,7 @@ class KafkaPublisher:
         security: Mapping[str, str] | None = None,
     ) -> None:
         self._delivery_timeout_s = delivery_timeout_s
-        self._acknowledged: deque[tuple[asyncio.Future[Position], Position | Exception]] = deque()
+        self._acknowledged: deque[_Settled] = deque()
         self._producer = Producer(
             {
                 **client_settings(bootstrap, security),
@@ -108,6 +113,33 @@ class KafkaPublisher:
             future.set_exception(self._refused(record, error.args[0]))
         return future
 
+    def publish_each_async(self, records: Sequence[Record]) -> asyncio.Future[Mapping[int, HeadwayError]]:
+        """See `headway.ports.Publisher.publish_each_async`. What a full local queue does not take fails at once."""
+        future: asyncio.Future[Mapping[int, HeadwayError]] = asyncio.get_running_loop().create_future()
+        failures: dict[int, HeadwayError] = {}
+        if not records:
+            future.set_result(failures)
+            return future
+        # Counted by one C call, since close() and the background thread may both run callbacks.
+        settled, last = itertools.count(1).__next__, len(records)
+
+        def settle(place: int, error: KafkaError | None, _: KafkaMessage | None) -> None:
+            if error is not None:
+                failures[place] = self._refused(records[place], error)
+            if settled() == last:
+                self._acknowledged.append((future, failures))
+
+        for place, record in enumerate(records):
+            on_delivery = partial(settle, place)
+            try:
+                hand_over(self._producer, record, on_delivery=on_delivery)
+            except BufferError:
+                failures[place] = self._queue_full(record)
+                on_delivery(None, None)
+            except KafkaException as error:
+                on_delivery(error.args[0], None)
+        return future
+
     def flush(self, timeout_s: float) -> None:
         """See `headway.ports.Publisher.flush`."""
         remaining = self._producer.flush(timeout_s)
@@ -145,7 +177,7 @@ class KafkaPublisher:
 
     def _resolve_futures(self) -> None:
         """Wake each event loop once for all that arrived: waking it per record costs more than the record."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Position], Position | Exception]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Settled]] = {}
         while self._acknowledged:
             try:
                 settled = self._acknowledged.popleft()
@@ -190,7 +222,7 @@ class _Countdown:
             return self._changed.wait_for(lambda: self._count <= 0, timeout_s)
 
 
-def _settle(batch: Sequence[tuple[asyncio.Future[Position], Position | Exception]]) -> None:
+def _settle(batch: Sequence[_Settled]) -> None:
     for future, outcome in batch:
         if future.done():
             # Whoever waited has gone (a client that hung up); the record is written all the same.

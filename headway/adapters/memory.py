@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headway.errors import PermanentFailure, TransientFailure
+from headway.errors import HeadwayError, PermanentFailure, TransientFailure
 from headway.ports import (
     BATCH_BYTES,
     CommitCallback,
@@ -333,6 +333,18 @@ class MemoryPublisher:
             future.set_result(self._broker.append(record))
         except PermanentFailure as failure:
             future.set_exception(failure)
+        return future
+
+    def publish_each_async(self, records: Sequence[Record]) -> asyncio.Future[Mapping[int, HeadwayError]]:
+        """See `headway.ports.Publisher.publish_each_async`."""
+        future: asyncio.Future[Mapping[int, HeadwayError]] = asyncio.get_running_loop().create_future()
+        failures: dict[int, HeadwayError] = {}
+        for place, record in enumerate(records):
+            try:
+                self._broker.append(record)
+            except PermanentFailure as failure:
+                failures[place] = failure
+        future.set_result(failures)
         return future
 
     def flush(self, timeout_s: float) -> None:

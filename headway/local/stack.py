@@ -235,14 +235,17 @@ def _ray(settings: Settings) -> list[Process]:
 
 
 def _collector(settings: Settings) -> list[Process]:
-    def command() -> list[str]:
-        return module("serving.collector_main")
-
-    ready = answers(settings.ports.collector_first, "/readyz")
-    # A second of drain, and the three it may wait for the broker.
-    env = settings.environment()
     return [
-        Process(name="collector", command=command, env=env, ready=ready, stop_timeout_s=6.0, depends_on=("topics",))
+        Process(
+            name=f"collector-{n}",
+            command=lambda n=n: module("serving.collector_main", "--instance", n),  # type: ignore[misc]  # bound
+            env=settings.environment(),
+            ready=answers(settings.ports.collector_first + n, "/readyz"),
+            # A second of drain, and the three it may wait for the broker.
+            stop_timeout_s=6.0,
+            depends_on=("topics",),
+        )
+        for n in range(settings.collectors)
     ]
 
 

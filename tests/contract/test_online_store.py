@@ -471,7 +471,7 @@ def test_values_are_encoded_as_feasts_protobuf_does(value: Value) -> None:
 @settings(deadline=None)  # the first example imports Feast
 @given(st.integers(0, 2**53 - 1))
 def test_timestamps_are_encoded_as_protobuf_does(at_us: int) -> None:
-    from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped] # ships no types
+    from google.protobuf.timestamp_pb2 import Timestamp  # ships no types
 
     stamp = Timestamp()
     stamp.FromMicroseconds(at_us)

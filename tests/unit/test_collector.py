@@ -12,7 +12,8 @@ from headway.events import encode_event, parse_event
 from headway.letters import letter_of
 from headway.ports import Position, Record
 from headway.topics import EVENTS_RAW, EVENTS_RAW_LETTERS, topic_table
-from serving.collector import BATCH, SINGLE, Collector
+from serving.collector import Collector
+from serving.collector_modes import BATCH, SINGLE
 from tests.streaming_world import departed, instant
 
 

@@ -24,6 +24,7 @@ def table(*, views: tuple[str, ...] = ("delay.v1",), products: tuple[str, ...] =
 
 def test_the_table_names_every_topic_once_and_in_order() -> None:
     assert list(table(views=("delay.v1", "delay.v1"))) == [
+        "collector.probe",
         "events.enriched",
         "events.enriched.dlq",
         "events.raw",

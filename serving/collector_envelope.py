@@ -1,0 +1,122 @@
+"""One event from its bytes to the record that is stored: judged at the top level, stamped, otherwise untouched.
+
+The stamp is spliced in before the last brace, so what a producer sent is what the log holds, byte for byte: no number
+changes its size on the way. What bites: names that occur twice. Readers disagree on which one counts, so an event that
+has any is refused; the cheap proof that there is none is that encoding the event again gives the same bytes.
+"""
+
+import json
+from typing import Any
+
+import msgspec
+import orjson
+
+from headway.clock import Clock, format_us, to_us
+from headway.errors import InputRejected
+from headway.events import MAX_EVENT_BYTES, TICK_TYPE, check_depth, check_envelope, decode_json
+from headway.ports import Record
+from headway.topics import EVENTS_RAW
+from serving.collector_limits import MAX_BATCH_EVENTS
+from serving.collector_modes import SINGLE
+
+# Said by the Collector or later stages alone; whatever a producer says there is replaced.
+RESERVED = frozenset({"receivedat", "collectorid", "requestid", "eventsize", "enrichmentversion"})
+_RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_CONTENT_TYPE = ("content-type", SINGLE.encode())
+
+
+class TooLarge(Exception):
+    """An event beyond the limit: 413, counted, not a letter (S22)."""
+
+
+class Stamp:
+    """What the Collector says about the events of one request."""
+
+    def __init__(self, *, clock: Clock, collector_id: str, request_id: str, traceparent: bytes | None) -> None:
+        said = {
+            "receivedat": format_us(to_us(clock.now())),
+            "collectorid": collector_id,
+            "requestid": request_id,
+        }
+        self._tail = b"," + orjson.dumps(said)[1:]
+        self._headers = () if traceparent is None else (("traceparent", traceparent),)
+
+    def accept(self, raw: bytes) -> tuple[Record, str]:
+        """Return the record of one structured JSON event, and the event's id.
+
+        Raises:
+            InputRejected: a top-level field is missing or wrong; names field, got, wanted.
+            TooLarge: it is longer than `MAX_EVENT_BYTES`.
+        """
+        _check_size(raw)
+        document = decode_json(raw)
+        if orjson.dumps(document) != raw:
+            _check_unique(raw)
+        return self._record(document, raw)
+
+    def accept_all(self, body: bytes) -> list[tuple[Record, str]] | None:
+        """Return the records and ids of a JSON batch, or None when any of its events needs a closer look.
+
+        One look at the whole body instead of three at each event: only for a batch written as we would write it.
+        """
+        try:
+            documents = orjson.loads(body)
+            if not isinstance(documents, list) or len(documents) > MAX_BATCH_EVENTS or orjson.dumps(documents) != body:
+                return None
+            return [self._whole(document) for document in documents]
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError, InputRejected, TooLarge):
+            return None
+
+    def _whole(self, document: object) -> tuple[Record, str]:
+        raw = orjson.dumps(document)
+        _check_size(raw)
+        check_depth(raw, document)
+        return self._record(document, raw)
+
+    def _record(self, document: object, raw: bytes) -> tuple[Record, str]:
+        event, _ = check_envelope(document)
+        kind: str = event["type"]
+        if kind.startswith("headway."):
+            raise InputRejected(f"type: got {kind!r}; headway.* ({TICK_TYPE}) is reserved for Headway itself")
+        if not RESERVED.isdisjoint(event):
+            raw = _without_reserved(raw)
+        size, event_id = len(raw), event["id"]
+        record = Record(
+            EVENTS_RAW,
+            event["subject"].encode(),
+            raw.rstrip()[:-1] + b',"eventsize":%d' % size + self._tail,
+            (
+                ("ce_type", kind.encode()),
+                ("ce_id", event_id.encode()),
+                ("ce_source", event["source"].encode()),
+                _CONTENT_TYPE,
+                *self._headers,
+            ),
+        )
+        return record, event_id
+
+
+def _check_size(raw: bytes) -> None:
+    if len(raw) > MAX_EVENT_BYTES:
+        raise TooLarge(f"event: {len(raw)} bytes, wanted at most {MAX_EVENT_BYTES}")
+
+
+def _without_reserved(raw: bytes) -> bytes:
+    fields = _RAW_FIELDS.decode(raw)
+    return msgspec.json.encode({name: value for name, value in fields.items() if name not in RESERVED})
+
+
+def _check_unique(raw: bytes) -> None:
+    # Numbers stay text: what counts here are names, and Python refuses numbers of more than 4,300 digits.
+    json.loads(raw, object_pairs_hook=_unique, parse_int=str, parse_float=str)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputRejected(
+            f"{twice[:80]}: given more than once; names must be unique, as readers disagree on which counts"
+        )
+    return found
