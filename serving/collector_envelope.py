@@ -78,9 +78,9 @@ class Stamp:
         kind: str = event["type"]
         if kind.startswith("headway."):
             raise InputRejected(f"type: got {kind!r}; headway.* ({TICK_TYPE}) is reserved for Headway itself")
+        size, event_id = len(raw), event["id"]
         if not RESERVED.isdisjoint(event):
             raw = _without_reserved(raw)
-        size, event_id = len(raw), event["id"]
         record = Record(
             EVENTS_RAW,
             event["subject"].encode(),
