@@ -158,13 +158,18 @@ def letter_about(
         partition=message.partition,
         offset=message.offset,
         path=path,
-        event_type=None if event_type is None else event_type.decode(),
+        event_type=None if event_type is None else _readable(event_type),
         contract=contract,
         attempts=attempts,
         stack=stack,
-        previous=None if previous is None else previous.decode(),
+        previous=None if previous is None else _readable(previous),
         headers=tuple(each for each in message.headers if not each[0].startswith(_PREFIX)),
     )
+
+
+def _readable(header: bytes) -> str:
+    """Return a stranger's header as text, whatever its bytes are; short, since a letter has to be written."""
+    return header[:200].decode(errors="replace")
 
 
 def letter_of(message: Message) -> Letter:

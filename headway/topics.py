@@ -26,6 +26,8 @@ _DAY_MS = 24 * _HOUR_MS
 
 # The lake keeps events for good; the log must outlive an outage of every reader, over a long weekend and more.
 _EVENTS_RETENTION_MS = 7 * _DAY_MS
+# A letter holds a record of the greatest size a broker takes by default (1 MiB), and what is said about it.
+LETTER_MAX_BYTES = 2 * 1024 * 1024
 # People repair letters, and people take holidays.
 _LETTERS_RETENTION_MS = 30 * _DAY_MS
 # Derived from events.enriched, so it can be written again; three days outlive a weekend.
@@ -103,7 +105,8 @@ def topic_table(
             config=config,
         )
 
-    events, letters = _kept_for(_EVENTS_RETENTION_MS), _kept_for(_LETTERS_RETENTION_MS)
+    events = _kept_for(_EVENTS_RETENTION_MS)
+    letters = {**_kept_for(_LETTERS_RETENTION_MS), "max.message.bytes": str(LETTER_MAX_BYTES)}
     table = [
         topic(EVENTS_RAW, events),
         topic(EVENTS_RAW_LETTERS, letters),

@@ -11,6 +11,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from headway.errors import TransientFailure
 from headway.ports import Message, Record
+from headway.topics import LETTER_MAX_BYTES
 
 OnDelivery = Callable[[KafkaError | None, KafkaMessage], None]
 
@@ -34,6 +35,8 @@ DURABLE: Mapping[str, Any] = {
     "acks": "all",
     "enable.idempotence": True,
     "compression.type": "lz4",
+    # The default is below what a broker takes from others, and a letter holds what others wrote.
+    "message.max.bytes": LETTER_MAX_BYTES,
     # Java's and Spark's default; librdkafka's own differs, and two producers must agree where a key lives.
     "partitioner": "murmur2_random",
 }
@@ -80,16 +83,25 @@ def name_record(topic: str | None, key: str | bytes | None) -> str:
 
 def as_message(message: KafkaMessage) -> Message:
     """Return a received message as the port's value."""
+    headers = message.headers()
     return Message(
         message.topic() or "",
         message.partition() or 0,
         message.offset() or 0,
         message.key(),
         message.value(),
-        # The SDK's hint also allows what only producers may pass: a dict, and str values.
-        tuple((name, value or b"") for name, value in cast("list[tuple[str, bytes | None]]", message.headers() or [])),
+        _headers(headers) if headers else (),
         message.timestamp()[1],
     )
+
+
+def _headers(received: Any) -> tuple[tuple[str, bytes], ...]:  # Any: the hint also allows what only producers may pass
+    """Return headers without None; almost always there is none, and the list is taken as it is."""
+    headers = tuple(received)
+    for _, value in headers:
+        if value is None:
+            return tuple((name, value or b"") for name, value in headers)
+    return cast("tuple[tuple[str, bytes], ...]", headers)
 
 
 def unreachable(what: str, error: KafkaException) -> TransientFailure:
