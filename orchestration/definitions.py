@@ -17,6 +17,7 @@ from headway.topics import topic_table
 from orchestration.checks import read_ledger_check
 from orchestration.jobs import all_jobs, replication_job, train_job_name
 from orchestration.kafka_checks import replication_checks
+from orchestration.letter_sensor import letters_sensor
 from orchestration.resources import all_resources
 from orchestration.scaling import job_instances_sensor
 from orchestration.schedules import monthly_training, replication_watch
@@ -45,6 +46,7 @@ def build(domains: Sequence[Domain], products: Sequence[Product]) -> dg.Definiti
         sensors=[
             topic_offsets_sensor(topics),
             *(job_instances_sensor(domain) for domain in domains),
+            letters_sensor(),
             *(live_version_sensor(product) for product in products),
             *(retraining_sensor(product, job) for product, job in trainings),
         ],

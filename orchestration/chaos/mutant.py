@@ -149,6 +149,20 @@ def _skip_what_is_rejected() -> None:
     EnrichHandler.handle = without_letters  # type: ignore[method-assign]
 
 
+def _replay_in_two_steps() -> None:
+    from headway.adapters.kafka_exclusive import KafkaExclusiveWriter
+    from headway.topics import EVENTS_RAW
+
+    write = KafkaExclusiveWriter.write
+
+    def in_two(self: Any, records: Any) -> None:
+        """Put the events back in one transaction and say so in another; whoever dies between them forgets it did."""
+        write(self, [record for record in records if record.topic == EVENTS_RAW])
+        write(self, [record for record in records if record.topic != EVENTS_RAW])
+
+    KafkaExclusiveWriter.write = in_two  # type: ignore[method-assign]
+
+
 MUTANTS: Mapping[str, Mutant] = {
     "acks-1": Mutant(
         bug="the Collector's producer asks for the leader's acknowledgement alone",
@@ -191,6 +205,12 @@ MUTANTS: Mapping[str, Mutant] = {
         module="streaming.main",
         argument="enricher",
         plant=_skip_what_is_rejected,
+    ),
+    "replay-in-two-steps": Mutant(
+        bug="a replay of letters puts events back in one transaction and notes it in another",
+        module="headway.cli",
+        argument="letters",
+        plant=_replay_in_two_steps,
     ),
 }
 

@@ -1,9 +1,13 @@
 """Alerts on a new cause and on rate, over the whole of the watcher on the in-memory log."""
 
+import re
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import structlog
@@ -19,10 +23,11 @@ from headway.letters import LETTER_TOPICS, Letter, Reason
 from headway.ports import Record, TopicPartition
 from headway.topics import EVENTS_ENRICHED_LETTERS, EVENTS_RAW, EVENTS_RAW_LETTERS, LETTERS_CAUSES, topic_table
 from streaming.runtime import SinkWorker
-from streaming.sinks.letter_watch import LetterWatchSink
+from streaming.sinks.letter_watch import LetterMetrics, LetterWatchSink
 
 START = from_us(parse_instant_us("2013-07-01T10:00:00Z", field="start"))
 START_US = to_us(START)
+RULES = Path(__file__).parents[2] / "deploy" / "alerts" / "letters.yml"
 
 
 @dataclass
@@ -301,3 +306,19 @@ def test_alerts_alternate_and_a_share_is_never_above_one(course: list[tuple[int,
         if alert is not None:
             assert alert.resolved != last
             last = alert.resolved
+
+
+def test_the_alert_rules_ask_only_for_what_the_watcher_exports() -> None:
+    asked = set(re.findall(r"headway_letters_[a-z_]+", RULES.read_text(encoding="utf-8")))
+    registry = CollectorRegistry()
+    LetterMetrics(registry)
+    exported = {name for metric in registry.collect() for name in (metric.name, f"{metric.name}_total")}
+
+    assert asked
+    assert asked <= exported
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on PATH: apt-get install prometheus")
+def test_the_alert_rules_hold_to_their_examples() -> None:
+    subprocess.run(["promtool", "test", "rules", str(RULES.with_name("letters_test.yml"))], check=True)
