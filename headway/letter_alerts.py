@@ -75,11 +75,11 @@ class Alert:
 
 def new_cause_alert(cause: Cause) -> Alert:
     """Return the alert that a cause was never seen before."""
-    about = " ".join(part for part in (cause.event_type, cause.path) if part)
+    about = " ".join(part for part in (cause.reason, cause.event_type, cause.path) if part)
     return Alert(
         kind="new-cause",
         key=cause.fingerprint,
-        summary=f"letters of a new cause: {cause.reason} {about}: {cause.text}",
+        summary=f"letters of a new cause: {about}: {cause.text}",
         at_us=cause.first_us,
         started_us=cause.first_us,
         facts=(("reason", cause.reason), ("fingerprint", cause.fingerprint), ("letter", cause.letter)),

@@ -101,7 +101,8 @@ def _listed(desk: "LetterDesk", selection: "Selection", arguments: Namespace) ->
         for total, filed in enumerate(desk.letters(selection), start=1):  # noqa: B007 - read after the loop
             yield filed
 
-    newest = heapq.nlargest(max(arguments.limit, 1), counted(), key=lambda filed: filed.written_us)[::-1]
+    newest = heapq.nlargest(max(arguments.limit, 1), counted(), key=_age)
+    newest.sort(key=_age)  # stable: letters of one millisecond stay in the order of their partition
     older = [f"... and {total - len(newest):,} older; --limit shows more"] if total > len(newest) else []
     facts = {"total": total, "letters": [facts_of(filed) for filed in newest]}
     return Outcome(holds=True, facts=facts, lines=[*older, *map(line_of, newest)] or ["no letters"])
@@ -208,6 +209,10 @@ def _watermark_us(settings: "Settings") -> int | None:
         return None
     finally:
         store.close()
+
+
+def _age(filed: "Filed") -> int:
+    return filed.written_us
 
 
 def _counted(say: Say, what: str) -> "Progress":
