@@ -223,6 +223,10 @@ class Lake:
             rows = rows.filter(predicate)
         return (rows if columns is None else rows.select(columns)).collect()
 
+    def files(self, table: str) -> list[Path]:
+        """Return the files that the table's newest version names, in name order, whether or not they are there."""
+        return sorted(map(Path, self._open(table).file_uris()))
+
     def read_what_is_left(self, table: str, *, columns: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
         """Return the columns of every file that is there, and the names of files that should be and are not.
 
@@ -231,13 +235,11 @@ class Lake:
         """
         if not self.exists(table):
             return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null())), []
-        opened = self._open(table)
-        files = sorted(map(Path, opened.file_uris()))
+        files = self.files(table)
         present = [file for file in files if file.is_file()]
-        lost = [str(file.relative_to(self.path(table))) for file in files if file not in set(present)]
-        wanted = {name: dtype for name, dtype in _columns(opened).items() if name in columns}
+        lost = [str(file.relative_to(self.path(table))) for file in files if not file.is_file()]
         if not present:
-            return pl.DataFrame(schema=wanted).select(columns), lost
+            return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null())), lost
         return pl.scan_parquet(present, hive_partitioning=False).select(columns).collect(), lost
 
     def version(self, table: str) -> int:
