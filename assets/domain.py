@@ -125,7 +125,7 @@ def ledger_check(read: Callable[[LakeResource, LogResource], dg.AssetCheckResult
     @dg.asset_check(
         asset=LAKE_EVENTS,
         name=LEDGER,
-        description="raw = enriched + letters + duplicates, and enriched = lake, by the set of ids (S13).",
+        description="raw = enriched + letters + duplicates, and enriched = lake = search, by the set of records (S13).",
     )
     def ledger(lake: LakeResource, log: LogResource) -> dg.AssetCheckResult:
         return read(lake, log)
