@@ -8,10 +8,9 @@ fate is still open, so no event is late for a reason of ours.
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
-import httpx
 import orjson
 
 from headway.clock import MINUTE_US, floor_us, monotonic_s
@@ -19,11 +18,13 @@ from headway.errors import TransientFailure
 from headway.ports import Publisher
 from headway.ticks import tick_record
 from headway.topics import EVENTS_RAW, PARTITIONS
+from orchestration.chaos.door import Answer, Door, Unreachable
 from orchestration.chaos.journal import Journal, Outcome
 from orchestration.chaos.load import Send
 
-SINGLE = {"content-type": "application/cloudevents+json"}
-BATCH = {"content-type": "application/cloudevents-batch+json"}
+PATH = "/v1/events"
+SINGLE = "application/cloudevents+json"
+BATCH = "application/cloudevents-batch+json"
 # A client's patience, from the scheduled instant: twice what the Collector may wait for the log, and the balancer's
 # second try.
 TIMEOUT_S = 10.0
@@ -96,9 +97,8 @@ class Driver:
 
     async def _drive(self, posts: Sequence[Sequence[Send]], posts_per_s: float, stopped: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        # httpx's clock starts anew at each step of an exchange; `timeout_at` below bounds the whole from its due instant.
-        async with httpx.AsyncClient(base_url=self._door, timeout=TIMEOUT_S, limits=limits) as client:
+        door = Door(self._door)
+        with closing(door):
             ticking = loop.create_task(self._keep_ticking())
             begin = loop.time() + 0.01
             async with asyncio.TaskGroup() as under_way:
@@ -112,12 +112,12 @@ class Driver:
                     self._open[place] = min(send.time_us for send in post)
                     # A repeat's time lies behind.
                     self.reached_us = max(self.reached_us, *(send.time_us for send in post))
-                    under_way.create_task(self._exchange(client, place, post, due=due))
+                    under_way.create_task(self._exchange(door, place, post, due=due))
             ticking.cancel()
             with suppress(asyncio.CancelledError):
                 await ticking
 
-    async def _exchange(self, client: httpx.AsyncClient, place: int, post: Sequence[Send], *, due: float) -> None:
+    async def _exchange(self, door: Door, place: int, post: Sequence[Send], *, due: float) -> None:
         batch = len(post) > 1
         sent_s = monotonic_s()
         numbers = [
@@ -128,14 +128,11 @@ class Driver:
         ]
         try:
             async with asyncio.timeout_at(due + TIMEOUT_S):
-                if batch:
-                    body = b"[" + b",".join(send.body for send in post) + b"]"
-                    answer = await client.post("/v1/events", content=body, headers=BATCH)
-                else:
-                    answer = await client.post("/v1/events", content=post[0].body, headers=SINGLE)
-        except httpx.ConnectError:
+                body = b"[" + b",".join(send.body for send in post) + b"]" if batch else post[0].body
+                answer = await door.post(PATH, body, content_type=BATCH if batch else SINGLE)
+        except Unreachable:
             told: list[tuple[Outcome, int]] = [("refused", 0)] * len(post)
-        except (TimeoutError, httpx.TransportError):
+        except (OSError, EOFError, ValueError):
             told = [("unknown", 0)] * len(post)
         else:
             told = [(outcome_of(status), status) for status in statuses_of(answer, len(post), batch=batch)]
@@ -167,17 +164,17 @@ def outcome_of(status: int) -> Outcome:
     return "refused" if status < 500 else "unknown"
 
 
-def statuses_of(answer: httpx.Response, count: int, *, batch: bool) -> list[int]:
+def statuses_of(answer: Answer, count: int, *, batch: bool) -> list[int]:
     """Return the status of each event of a post; without results per event the answer's own counts for all."""
-    if batch and answer.headers.get("content-type", "").startswith("application/json"):
+    if batch and answer.content_type.startswith("application/json"):
         try:
-            results = orjson.loads(answer.content)["results"]
+            results = orjson.loads(answer.body)["results"]
             by_place = {int(result["index"]): int(result["status"]) for result in results}
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-            return [answer.status_code] * count
+            return [answer.status] * count
         # An event the answer does not speak of has been promised nothing.
         return [by_place.get(place, 500) for place in range(count)]
-    return [answer.status_code] * count
+    return [answer.status] * count
 
 
 class Drive:

@@ -80,8 +80,8 @@ class Probe:
             ready = client.get("/readyz").status_code
             began_s = monotonic_s()
             alone = number % 2 == 0
-            body, headers = (_BODY % number, SINGLE) if alone else (b"[" + _BODY % number + b"]", BATCH)
-            answer = client.post("/v1/events", content=body, headers=headers)
+            body, kind = (_BODY % number, SINGLE) if alone else (b"[" + _BODY % number + b"]", BATCH)
+            answer = client.post("/v1/events", content=body, headers={"content-type": kind})
         except httpx.TransportError:
             return Answer(asked_s=asked_s, took_s=monotonic_s() - asked_s, ready=0, status=0, honest=False)
         problem = answer.headers.get("content-type", "").startswith("application/problem+json")

@@ -1,5 +1,7 @@
 """The parts of the chaos harness that need no stack: plans, schedules, answers, reports, and the commands' refusals."""
 
+import asyncio
+import contextlib
 import json
 import random
 import subprocess
@@ -9,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import httpx
+import orjson
 import polars as pl
 import pytest
 
@@ -17,12 +19,14 @@ from headway.cli import main
 from headway.clock import SystemClock
 from headway.errors import InputRejected
 from headway.events import MAX_EVENT_BYTES, parse_event
+from orchestration.chaos.door import Answer, Door, Unreachable
 from orchestration.chaos.driver import Schedule, outcome_of, statuses_of
 from orchestration.chaos.failpoint_log import FailPointLog
 from orchestration.chaos.faults import Fault, Injector, Planned, is_kind, plan_kills, process_state
 from orchestration.chaos.load import USUAL_MIX, plan_sends
 from orchestration.chaos.mutant import MUTANTS
 from orchestration.chaos.report import Report, Trial
+from orchestration.chaos.stack import free_block
 from orchestration.chaos.stamps import longest_wait_s, seconds_to_resume
 from orchestration.chaos.tests_table import TESTS
 
@@ -81,12 +85,65 @@ def test_a_5xx_promises_nothing_either_way(status: int, outcome: str) -> None:
 
 
 def test_a_batch_is_told_event_by_event_and_silence_is_no_acknowledgement() -> None:
-    answer = httpx.Response(207, json={"results": [{"index": 1, "status": 400}, {"index": 0, "status": 202}]})
-    refused = httpx.Response(413, json={"title": "too large"})
+    results = {"results": [{"index": 1, "status": 400}, {"index": 0, "status": 202}]}
+    answer = Answer(207, "application/json", orjson.dumps(results))
+    refused = Answer(413, "application/problem+json", b'{"title": "too large"}')
 
     assert statuses_of(answer, 3, batch=True) == [202, 400, 500]
     assert statuses_of(refused, 2, batch=True) == [413, 413]
-    assert statuses_of(httpx.Response(202, json={}), 1, batch=False) == [202]
+    assert statuses_of(Answer(202, "application/json", b"{}"), 1, batch=False) == [202]
+
+
+async def served(answer: bytes, *, posts: int) -> tuple[list[Answer | str], int]:
+    """Post to a server that gives one answer; return the answers, or the name of what was raised, and connections."""
+    serving: list[Any] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.append(asyncio.current_task())
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\nbody"):
+                writer.write(answer)
+                if b"close" in answer or not answer:
+                    break
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    door = Door(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    said: list[Answer | str] = []
+    for _ in range(posts):
+        try:
+            said.append(await door.post("/v1/events", b"body", content_type="text/plain"))
+        except (Unreachable, OSError, EOFError, ValueError) as error:
+            said.append(type(error).__name__)
+    door.close()
+    await asyncio.gather(*serving)
+    server.close()
+    await server.wait_closed()
+    return said, len(serving)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "connections"),
+    [
+        (b"HTTP/1.1 202 Accepted\r\nContent-Type: a/b\r\ncontent-length: 2\r\n\r\nok", Answer(202, "a/b", b"ok"), 1),
+        (b"HTTP/1.1 503 Away\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno", Answer(503, "", b"no"), 2),
+        (b"HTTP/1.1 503 Away\r\nconnection: close\r\n\r\nuntil the end", Answer(503, "", b"until the end"), 2),
+        (b"", "IncompleteReadError", 2),
+    ],
+)
+def test_a_door_reuses_what_stays_open_and_never_asks_twice(
+    answer: bytes, said: Answer | str, connections: int
+) -> None:
+    assert asyncio.run(served(answer, posts=2)) == ([said, said], connections)
+
+
+def test_a_door_says_when_nothing_was_sent() -> None:
+    async def ask() -> None:
+        await Door(f"http://127.0.0.1:{free_block()}").post("/", b"", content_type="text/plain")
+
+    with pytest.raises(Unreachable):
+        asyncio.run(ask())
 
 
 def test_kills_are_spread_and_every_kind_has_its_turn() -> None:
