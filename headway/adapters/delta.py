@@ -223,7 +223,7 @@ class Lake:
             rows = rows.filter(predicate)
         return (rows if columns is None else rows.select(columns)).collect()
 
-    def files(self, table: str) -> list[Path]:
+    def file_paths(self, table: str) -> list[Path]:
         """Return the files that the table's newest version names, in name order, whether or not they are there."""
         return sorted(map(Path, self._open(table).file_uris()))
 
@@ -235,7 +235,7 @@ class Lake:
         """
         if not self.exists(table):
             return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null())), []
-        files = self.files(table)
+        files = self.file_paths(table)
         present = [file for file in files if file.is_file()]
         lost = [str(file.relative_to(self.path(table))) for file in files if not file.is_file()]
         if not present:

@@ -121,7 +121,7 @@ def _append_whatever_comes() -> None:
     def nothing(_self: Any, _table: str, _app_id: str) -> None:
         """Know nothing of what the table holds."""
 
-    def append(self: Any, table: str, batches: Any) -> frozenset[str]:
+    def append(self: Any, table: str, batches: Any, **_after: Any) -> frozenset[str]:
         """Add rows without asking whether the table has them."""
         for _, frame in batches.values():
             self.append(table, frame)

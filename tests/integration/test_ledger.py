@@ -40,7 +40,7 @@ def delete_documents(settings: Settings, count: int) -> list[str]:
 def delete_lake_file(settings: Settings) -> tuple[str, list[str]]:
     """Delete a file of the lake's events and return its name and the ids of its events."""
     lake = Lake(Path(settings.lake))
-    file = min(lake.files("events"))
+    file = min(lake.file_paths("events"))
     ids = pl.read_parquet(file, columns=["id"])["id"].to_list()
     file.unlink()
     return str(file.relative_to(lake.path("events"))), sorted(ids)
