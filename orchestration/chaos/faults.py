@@ -169,6 +169,9 @@ class Injector:
             except HeadwayError:
                 continue
             for fault in waiting:
+                if fault.name not in now and process_state(fault.pid) is None:
+                    fault.proof = f"pid {fault.pid} gone, and its instance no longer wanted"
+                    continue
                 process = now.get(fault.name, {})
                 pid = process.get("pid")
                 if pid is not None and pid != fault.pid and process["state"] == "ready":
