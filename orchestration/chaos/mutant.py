@@ -34,17 +34,25 @@ class Mutant:
 
 def acknowledge_before_delivery(publisher: Any, *, topic: str) -> None:
     """Have a publisher's class say "acknowledged" of a topic's records as soon as they are handed over."""
-    publish_async = publisher.publish_async
+    publish_async, publish_each_async = publisher.publish_async, publisher.publish_each_async
     under_way: set[asyncio.Future[Any]] = set()
 
     def publish(self: Any, record: Any) -> Any:
         delivery = publish_async(self, record)
         if record.topic != topic:
             return delivery
+        return at_once(delivery, Position(record.topic, 0, 0))
+
+    def publish_each(self: Any, records: Any) -> Any:
+        """For several records only when all are the topic's, since one answer speaks for all."""
+        delivery = publish_each_async(self, records)
+        return at_once(delivery, {}) if all(record.topic == topic for record in records) else delivery
+
+    def at_once(delivery: asyncio.Future[Any], result: Any) -> Any:
         under_way.add(delivery)
         delivery.add_done_callback(forget)
         told = asyncio.get_running_loop().create_future()
-        told.set_result(Position(record.topic, 0, 0))
+        told.set_result(result)
         return told
 
     def forget(delivery: asyncio.Future[Any]) -> None:
@@ -52,7 +60,7 @@ def acknowledge_before_delivery(publisher: Any, *, topic: str) -> None:
         under_way.discard(delivery)
         delivery.exception()
 
-    publisher.publish_async = publish
+    publisher.publish_async, publisher.publish_each_async = publish, publish_each
 
 
 def _acknowledge_early(topic: str) -> Callable[[], None]:

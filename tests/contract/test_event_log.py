@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pytest
 from confluent_kafka import Producer
@@ -14,7 +14,7 @@ from headway.adapters.kafka_publisher import KafkaPublisher
 from headway.adapters.kafka_reader import KafkaReader
 from headway.adapters.kafka_topics import admin_client, apply_topics, topic_drift
 from headway.adapters.memory import MemoryBroker, MemoryLog, MemoryReader, SimulatedCrash
-from headway.errors import ContractViolation, PermanentFailure, TransientFailure
+from headway.errors import ContractViolation, HeadwayError, PermanentFailure, TransientFailure
 from headway.ports import CommitStep, EventLog, Message, Record, TopicPartition
 from headway.topics import Topic, partition_of, topic_table
 from tests.contract.conftest import LogStack, RealBroker, plain_topic
@@ -632,3 +632,20 @@ def _topic(*, retention_ms: int) -> Topic:
         min_insync_replicas=1,
         config={"retention.ms": str(retention_ms)},
     )
+
+
+def test_each_of_several_records_is_settled_on_its_own_and_the_loop_is_woken_once(stack: LogStack) -> None:
+    topic = stack.create_topic(partitions=2)
+    records = [Record(topic=topic, key=b"%d" % number, value=b"v%d" % number) for number in range(5)]
+    records[2] = Record(topic=topic, key=b"2", value=b"v2", partition=7)
+
+    async def publish() -> Mapping[int, HeadwayError]:
+        publisher = stack.publisher()
+        assert await asyncio.wait_for(publisher.publish_each_async([]), 5) == {}
+        return await asyncio.wait_for(publisher.publish_each_async(records), 20)
+
+    failures = asyncio.run(publish())
+
+    assert list(failures) == [2]
+    assert isinstance(failures[2], PermanentFailure)
+    assert sorted(message.value or b"" for message in stack.reader().read(topic)) == [b"v0", b"v1", b"v3", b"v4"]

@@ -67,10 +67,12 @@ INVALID: Mapping[str, bytes] = {
     "February 30": with_field("time", b'"2013-02-30T10:00:00Z"'),
     "year 0": with_field("time", b'"0000-01-01T00:00:00Z"'),
     "before year 1 in UTC": with_field("time", b'"0001-01-01T00:00:00+01:00"'),
+    "year 9999": with_field("time", b'"9999-12-31T23:59:59Z"'),
     "after year 9999 in UTC": with_field("time", b'"9999-12-31T23:59:59-01:00"'),
     "a body that is text": with_field("data", b'"hello"'),
     "another version": with_field("specversion", b'"0.3"'),
     "a version of 2 MB digits": with_field("specversion", b"1" * 5000),
+    "a plant that is no text": GOOD[:-1] + b',"planted":7}',
     "a tick": GOOD.replace(b"flight.departed.v1", b"headway.tick"),
 }
 ODD: Mapping[str, bytes] = {
@@ -79,7 +81,6 @@ ODD: Mapping[str, bytes] = {
     "300 digits": with_field("data", b'{"a":' + b"1" * 300 + b"}"),
     "deep, but not too deep": with_field("data", nested(MAX_DEPTH - 1)),
     "brackets in a text": with_field("data", b'{"a":"' + b"[" * 1000 + b'"}'),
-    "year 9999": with_field("time", b'"9999-12-31T23:59:59Z"'),
     "before 1970": with_field("time", b'"1903-12-17T10:35:00-05:00"'),
     "white space": b"\r\n " + GOOD.replace(b",", b" ,\t") + b"\n",
     "escapes": with_field("subject", b'"\\u00e9\\n\\u0000"'),
