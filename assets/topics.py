@@ -22,6 +22,7 @@ from headway.contracts import Domain
 from headway.letters import letters_table
 from headway.product import Product
 from headway.topics import (
+    COLLECTOR_PROBE,
     EVENTS_ENRICHED,
     EVENTS_ENRICHED_LETTERS,
     EVENTS_RAW,
@@ -51,6 +52,7 @@ def stream_assets(domain: Domain) -> list[dg.AssetSpec]:
         _external(producers, (), described, group=group, owners=team, kinds={"python"}),
         topic(EVENTS_RAW, [producers], "One record per event the Collector acknowledged, as it came (CloudEvents)."),
         topic(EVENTS_RAW_LETTERS, [producers], "One letter per event refused at the door, original bytes included."),
+        topic(COLLECTOR_PROBE, [producers], "Empty records, by which an idle Collector knows that the log takes any."),
         topic(EVENTS_ENRICHED, [raw], "One record per valid event, once, with the columns of the reference data."),
         topic(EVENTS_ENRICHED_LETTERS, [raw], "One letter per accepted event that broke its schema or enrichment."),
         topic(FEATURES_INPUT, [enriched], "One record per (event, view, entity): the repartition of the feature job."),
