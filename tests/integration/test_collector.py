@@ -1,0 +1,249 @@
+"""The Collector as processes before a real broker: strangers' clients, a broker that stops, an orderly end under load."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from cloudevents.core.bindings.http import HTTPMessage, to_binary_event, to_structured_event
+from cloudevents.core.bindings.kafka import KafkaMessage, from_structured_event
+from cloudevents.core.v1.event import CloudEvent
+
+from headway.adapters.kafka_reader import KafkaReader
+from headway.adapters.kafka_topics import admin_client, apply_topics
+from headway.events import encode_event, parse_event
+from headway.settings import Settings
+from headway.topics import EVENTS_RAW, topic_table
+from serving.collector_modes import SINGLE
+from tests.contract.conftest import RealBroker, free_ports, new_broker
+from tests.streaming_world import departed
+
+DEADLINE_S = 30.0
+pytestmark = pytest.mark.integration
+
+
+@dataclass
+class Running:
+    broker: RealBroker
+    port: int
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ids(self, topic: str) -> list[str]:
+        reader = KafkaReader(bootstrap=self.broker.config.bootstrap)
+        found = [parse_event(message.value or b"").id for message in reader.read(topic)]
+        reader.close()
+        return found
+
+    def get(self, path: str) -> tuple[int, str]:
+        answer = httpx.get(f"{self.url}{path}", timeout=5)
+        return answer.status_code, answer.text
+
+
+def until(holds: Callable[[], bool], what: str, *, within_s: float = DEADLINE_S) -> float:
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < within_s, f"not within {within_s} s: {what}"
+        threading.Event().wait(0.05)
+    return time.monotonic() - began
+
+
+def is_ready(port: int) -> bool:
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        link.request("GET", "/readyz")
+        return link.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        link.close()
+
+
+def start(broker: RealBroker, folder: Path) -> Running:
+    [port] = free_ports(1)
+    environment = Settings(state=folder, kafka_bootstrap=broker.config.bootstrap).environment()
+    environment["HEADWAY_PORTS__COLLECTOR_FIRST"] = str(port)
+    with (folder / "collector.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.collector_main"], stderr=log, env={**os.environ, **environment}
+        )
+    running = Running(broker, port, process)
+    until(lambda: is_ready(port), "the Collector is ready")
+    return running
+
+
+def stop(running: Running) -> int:
+    running.process.terminate()
+    return running.process.wait(timeout=15)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealBroker]:
+    broker = new_broker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    table = topic_table(views=[], products=[], replication_factor=1, min_insync_replicas=1)
+    apply_topics(admin_client(broker.config.bootstrap), table)
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def running(broker: RealBroker, tmp_path: Path) -> Iterator[Running]:
+    running = start(broker, tmp_path)
+    yield running
+    if running.process.poll() is None:
+        stop(running)
+
+
+def sdk_event(event_id: str) -> CloudEvent:
+    attributes = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": "/strangers",
+        "type": "flight.departed.v1",
+        "subject": "Zürich 100%",
+        "time": datetime(2013, 7, 1, 10, tzinfo=UTC),
+        "datacontenttype": "application/json",
+    }
+    return CloudEvent(attributes=attributes, data={"origin": "EWR", "dep_delay_min": 3})
+
+
+def kcat(broker: RealBroker, *arguments: str, stdin: bytes = b"") -> bytes:
+    found = shutil.which("kcat")
+    assert found, "kcat is not on PATH. Debian: apt-get install kcat (deploy/apt.txt)"
+    command = [found, "-q", "-b", broker.config.bootstrap, *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=DEADLINE_S).stdout
+
+
+def test_what_the_official_sdk_sends_is_taken_and_what_is_stored_the_sdk_and_kcat_can_read(running: Running) -> None:
+    def post(message: HTTPMessage) -> int:
+        return httpx.post(f"{running.url}/v1/events", content=message.body, headers=message.headers).status_code
+
+    assert post(to_structured_event(sdk_event("sdk-structured"))) == 202
+    assert post(to_binary_event(sdk_event("sdk-binary"))) == 202
+
+    asked = ("-C", "-t", EVENTS_RAW, "-e", "-J", "-X", "isolation.level=read_committed")
+    lines = [json.loads(line) for line in kcat(running.broker, *asked).splitlines()]
+    stored = {json.loads(line["payload"])["id"]: line for line in lines}
+    for event_id in ("sdk-structured", "sdk-binary"):
+        line = stored[event_id]
+        names, values = line["headers"][::2], line["headers"][1::2]
+        message = KafkaMessage(
+            headers={name: value.encode() for name, value in zip(names, values, strict=True)},
+            key=line["key"].encode(),
+            value=line["payload"].encode(),
+        )
+        event = from_structured_event(message)
+        assert (event.get_id(), event.get_subject(), line["key"]) == (event_id, "Zürich 100%", "Zürich 100%")
+        assert event.get_data() == {"origin": "EWR", "dep_delay_min": 3}
+
+
+def test_a_stopped_broker_is_refused_for_in_time_shown_and_recovered_from(running: Running) -> None:
+    """SIGSTOP: the broker's sockets stay open and it answers nothing, which no closed connection tells."""
+    broker_pid = running.broker.process.pid if running.broker.process else 0
+
+    def post(event_id: str) -> tuple[httpx.Response, float]:
+        began = time.monotonic()
+        body = encode_event(departed(event_id, at="10:00"))
+        answer = httpx.post(f"{running.url}/v1/events", content=body, headers={"content-type": SINGLE}, timeout=20)
+        return answer, time.monotonic() - began
+
+    os.kill(broker_pid, signal.SIGSTOP)
+    try:
+        first, took_s = post("while-stopped-1")
+        until(lambda: not is_ready(running.port), "/readyz tells")
+        second, at_once_s = post("while-stopped-2")
+    finally:
+        os.kill(broker_pid, signal.SIGCONT)
+    until(lambda: is_ready(running.port), "/readyz recovers")
+    after, _ = post("after")
+
+    assert [first.status_code, second.status_code, after.status_code] == [503, 503, 202]
+    assert [answer.json()["type"].rpartition(":")[2] for answer in (first, second)] == [
+        "not-acknowledged",
+        "log-unavailable",
+    ]
+    for answer in (first, second):
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert int(answer.headers["retry-after"]) > 0
+    assert at_once_s < took_s
+    ids = running.ids(EVENTS_RAW)
+    assert "after" in ids
+    assert "while-stopped-2" not in ids
+
+
+@dataclass
+class Client(threading.Thread):
+    """Posts one event after another over one connection until the server is gone."""
+
+    port: int
+    name_: str
+    accepted: list[str] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(daemon=True)
+
+    def run(self) -> None:
+        number = 0
+        with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10) as client:
+            while True:
+                number += 1
+                event_id = f"{self.name_}-{number}"
+                body = encode_event(departed(event_id, at="10:00"))
+                try:
+                    status = client.post("/v1/events", content=body, headers={"content-type": SINGLE}).status_code
+                except httpx.TransportError:
+                    return
+                (self.accepted.append(event_id) if status == 202 else self.refused.append(status))
+
+    __hash__ = threading.Thread.__hash__
+
+
+def test_on_sigterm_under_load_everything_accepted_is_in_the_log_and_the_exit_code_is_0(running: Running) -> None:
+    clients = [Client(running.port, f"drain{n}") for n in range(4)]
+    for client in clients:
+        client.start()
+    until(lambda: sum(len(client.accepted) for client in clients) > 50, "the load flows")
+
+    code = stop(running)
+    for client in clients:
+        client.join(timeout=15)
+
+    accepted = [event_id for client in clients for event_id in client.accepted]
+    assert code == 0
+    assert not any(client.refused for client in clients)
+    assert set(accepted) <= set(running.ids(EVENTS_RAW))
+
+
+def test_a_body_that_does_not_come_is_408_and_a_head_without_end_is_cut_off(running: Running) -> None:
+    here = ("127.0.0.1", running.port)
+    head = b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: %b\r\ncontent-length: 9\r\n\r\n{"
+    with socket.create_connection(here, DEADLINE_S) as slow, socket.create_connection(here, DEADLINE_S) as bomb:
+        slow.sendall(head % SINGLE.encode())
+        bomb.sendall(b"GET /livez HTTP/1.1\r\n")
+        with contextlib.suppress(OSError):  # closed while we still send
+            for number in range(100_000):
+                bomb.sendall(b"x-%d: %b\r\n" % (number, b"y" * 100))
+            pytest.fail("10 MB of head were taken")
+        answer = slow.recv(1000)
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert running.get("/livez")[0] == 200
+    assert 'headway_collector_refused_total{kind="too-slow"} 1.0' in running.get("/metrics")[1]
