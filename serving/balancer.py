@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from headway.adapters.haproxy import (
     BUCKETS,
@@ -87,9 +88,10 @@ def load_balancer_table(
                 Server(name=f"collector-{n}", host=LOOPBACK, port=settings.ports.collector_first + n, weight=100)
                 for n in range(settings.collectors)
             ),
-            # The collector gives up on the broker after 3 s and says so; a retry could store an event twice.
-            answer_timeout_ms=10_000,
+            # The collector gives up on the broker after 2.5 s, on a slow body after 10, and says so; a retry could store an event twice.
+            answer_timeout_ms=14_000,
             retry_on=("conn-failure",),
+            balance="roundrobin",
         ),
         _backend(
             "enrichment",
@@ -200,7 +202,12 @@ def main() -> None:
 
 
 def _backend(
-    name: str, servers: tuple[Server, ...], *, answer_timeout_ms: int, retry_on: tuple[RetryOn, ...]
+    name: str,
+    servers: tuple[Server, ...],
+    *,
+    answer_timeout_ms: int,
+    retry_on: tuple[RetryOn, ...],
+    balance: Literal["leastconn", "roundrobin"] = "leastconn",
 ) -> Backend:
     return Backend(
         name=name,
@@ -211,6 +218,7 @@ def _backend(
         queue_timeout_ms=500,
         max_in_flight=64,
         retry_on=retry_on,
+        balance=balance,
     )
 
 

@@ -93,6 +93,8 @@ class Backend:
     receipt. Without it a killed server costs what it had in flight, and some of those are cut off without a log line
     (13 of 6,400 requests over four kills, 5 of them not logged; with it none).
     ``max_in_flight`` is per server; what exceeds it waits ``queue_timeout_ms``, then gets 503.
+    ``balance`` says who is next. A killed server has the fewest connections, so ``leastconn`` chooses it again for every
+    retry until its checks fail (29 of some 400 requests got 503); ``roundrobin`` retries on the next one.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Backend:
     queue_timeout_ms: int
     max_in_flight: int
     retry_on: tuple[RetryOn, ...]
+    balance: Literal["leastconn", "roundrobin"] = "leastconn"
 
     def __post_init__(self) -> None:
         """Refuse names and check paths that would change the meaning of a configuration line."""
@@ -337,7 +340,7 @@ def _render_backend(backend: Backend) -> str:
     retry_on = " ".join(backend.retry_on) or "none"
     lines = [
         f"backend {backend.name}",
-        "    balance leastconn",
+        f"    balance {backend.balance}",
         f"    retry-on {retry_on}",
         f"    timeout server {backend.answer_timeout_ms}ms",
         f"    timeout queue {backend.queue_timeout_ms}ms",

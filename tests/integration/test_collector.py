@@ -29,6 +29,7 @@ from headway.settings import Settings
 from headway.topics import EVENTS_RAW, topic_table
 from serving.collector_modes import SINGLE
 from tests.contract.conftest import RealBroker, free_ports, new_broker
+from tests.free_ports import free_block
 from tests.streaming_world import departed
 
 DEADLINE_S = 30.0
@@ -190,28 +191,35 @@ def test_a_stopped_broker_is_refused_for_in_time_shown_and_recovered_from(runnin
 
 @dataclass
 class Client(threading.Thread):
-    """Posts one event after another over one connection until the server is gone."""
+    """Posts one event after another; ends with the server, or repeats what was not accepted until it is asked to leave."""
 
     port: int
     name_: str
+    repeats: bool = False
     accepted: list[str] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__(daemon=True)
+        self.leave = threading.Event()
 
     def run(self) -> None:
-        number = 0
+        number = 1
         with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10) as client:
-            while True:
-                number += 1
+            while not self.leave.is_set():
                 event_id = f"{self.name_}-{number}"
                 body = encode_event(departed(event_id, at="10:00"))
                 try:
                     status = client.post("/v1/events", content=body, headers={"content-type": SINGLE}).status_code
                 except httpx.TransportError:
-                    return
-                (self.accepted.append(event_id) if status == 202 else self.refused.append(status))
+                    if not self.repeats:
+                        return
+                    status = 0
+                if status == 202:
+                    self.accepted.append(event_id)
+                    number += 1
+                else:
+                    self.refused.append(status)
 
     __hash__ = threading.Thread.__hash__
 
@@ -247,3 +255,66 @@ def test_a_body_that_does_not_come_is_408_and_a_head_without_end_is_cut_off(runn
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert running.get("/livez")[0] == 200
     assert 'headway_collector_refused_total{kind="too-slow"} 1.0' in running.get("/metrics")[1]
+
+
+@contextlib.contextmanager
+def module(name: str, *arguments: object, environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run one of our modules; whatever is left of it is ended."""
+    process = subprocess.Popen([sys.executable, "-m", name, *map(str, arguments)], env={**os.environ, **environment})
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_behind_the_balancer_an_orderly_end_costs_nothing_and_a_kill_only_what_it_was_answering(
+    broker: RealBroker, tmp_path: Path
+) -> None:
+    """A POST that may have been stored is not sent again by the balancer; the client's repeat has the same id (S12)."""
+    base = free_block()
+    settings = Settings(state=tmp_path, kafka_bootstrap=broker.config.bootstrap, port_base=base)
+    environment = settings.environment()
+    first = settings.ports.collector_first
+    clients = [Client(settings.ports.load_balancer, f"lb{n}", repeats=True) for n in range(4)]
+    with (
+        module("serving.collector_main", "--instance", 0, environment=environment) as one,
+        module("serving.collector_main", "--instance", 1, environment=environment) as two,
+        module("serving.balancer", environment=environment),
+    ):
+        until(lambda: is_ready(first) and is_ready(first + 1), "both collectors are ready")
+        until(lambda: answers_events(settings.ports.load_balancer), "the balancer found them")
+        for client in clients:
+            client.start()
+        until(lambda: all(len(client.accepted) > 20 for client in clients), "the load flows")
+
+        two.terminate()
+        code = two.wait(timeout=15)
+        in_order = [status for client in clients for status in client.refused]
+        reached = [len(client.accepted) for client in clients]
+        with module("serving.collector_main", "--instance", 1, environment=environment):
+            until(lambda: is_ready(first + 1), "the second is back")
+            until(lambda: all(len(c.accepted) > n + 50 for c, n in zip(clients, reached, strict=True)), "it flows on")
+            one.kill()
+            one.wait()
+            reached = [len(client.accepted) for client in clients]
+            until(lambda: all(len(c.accepted) > n + 20 for c, n in zip(clients, reached, strict=True)), "one is enough")
+            for client in clients:
+                client.leave.set()
+            for client in clients:
+                client.join(timeout=15)
+    refused = [status for client in clients for status in client.refused]
+
+    assert (code, in_order) == (0, [])
+    # Each loses at most the request that was being answered, and the connection that the balancer closes with it.
+    assert len(refused) <= 2 * len(clients)
+    assert set(refused) <= {0, 502}
+    accepted = [event_id for client in clients for event_id in client.accepted]
+    assert set(accepted) <= set(Running(broker, first, one).ids(EVENTS_RAW))
+
+
+def answers_events(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/v1/events/openapi.json", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
