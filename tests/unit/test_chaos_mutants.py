@@ -12,7 +12,7 @@ from headway.ledger import JUDGED_HOURS
 from headway.ports import Message, Record
 from headway.topics import EVENTS_ENRICHED, EVENTS_RAW, EVENTS_RAW_LETTERS
 from orchestration.chaos.mutant import MUTANTS, acknowledge_before_delivery, commit_offsets_first
-from serving.collector import SINGLE
+from serving.collector_modes import SINGLE
 from streaming.accounts import Stores, read_ledger
 from streaming.sinks.lake import LakeSink, build_lake_sink
 from tests.streaming_world import DOMAIN, World, departed
