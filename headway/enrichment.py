@@ -81,7 +81,7 @@ class CachedEnrichment:
     def enrich(self, items: Sequence[EnrichmentItem]) -> list[EnrichmentAnswer]:
         """See `headway.ports.Enrichment.enrich`; asks once for equal inputs of a batch."""
         inputs = self._inputs
-        keys = [(event_type, *inputs[event_type](body)) for event_type, body in items]
+        keys = [inputs[item.event_type](item.body) for item in items]
         fresh_since_s = self._now_s() - self._ttl_s
         known = self._answers
         wanted: dict[Key, EnrichmentItem] = {}
@@ -125,9 +125,9 @@ def refused_field(refusal: InputRejected) -> str | None:
 
 
 def _inputs(domain: Domain, event_type: str) -> Callable[[Any], Key]:
-    fields = domain.contract(event_type).body.__struct_fields__
-    read = [name for name in fields if domain.enrichment_inputs is None or name in domain.enrichment_inputs]
-    if len(read) == 1:
-        only = attrgetter(read[0])
-        return lambda body: (only(body),)
-    return attrgetter(*read) if read else lambda _: ()
+    body = domain.contract(event_type).body
+    read = [
+        name for name in body.__struct_fields__ if domain.enrichment_inputs is None or name in domain.enrichment_inputs
+    ]
+    # The body's own class stands for the event type in the key: two types may have the same inputs.
+    return attrgetter("__class__", *read) if read else lambda _: (body,)

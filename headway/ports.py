@@ -213,7 +213,7 @@ class LogReader(Protocol):
         """Release connections."""
 
 
-class EnrichmentItem(NamedTuple):
+class EnrichmentItem(msgspec.Struct, frozen=True, gc=False):
     """One body to enrich."""
 
     event_type: str
@@ -392,11 +392,12 @@ class Fleet(Protocol):
 
 def next_offsets(inputs: Iterable[Message]) -> dict[TopicPartition, int]:
     """The offset to read next per partition once ``inputs`` are done."""
-    offsets: dict[TopicPartition, int] = {}
+    offsets: dict[tuple[str, int], int] = {}
     for message in inputs:
-        where = TopicPartition(message.topic, message.partition)
-        offsets[where] = max(offsets.get(where, 0), message.offset + 1)
-    return offsets
+        where = (message.topic, message.partition)
+        if message.offset >= offsets.get(where, 0):
+            offsets[where] = message.offset + 1
+    return {TopicPartition(*where): offset for where, offset in offsets.items()}
 
 
 def newest_by_key(messages: Iterable[Message]) -> list[Message]:

@@ -34,7 +34,7 @@ _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_FIELD_CHARS)]
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """A CloudEvent as the Collector writes it, in the order in which it is written again; ``data`` is left raw."""
 
     specversion: Literal["1.0"]
@@ -66,7 +66,7 @@ class Rejected(Exception):
         self.contract = contract
 
 
-class Valid(NamedTuple):
+class Valid(msgspec.Struct, frozen=True, gc=False):
     """An event that fits its contract.
 
     Attributes:

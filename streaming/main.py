@@ -22,6 +22,7 @@ from headway.adapters.kafka_log import KafkaEventLog
 from headway.adapters.kafka_reader import KafkaReader
 from headway.announcement import Announcement
 from headway.contracts import Domain
+from headway.garbage import spare_long_lived
 from headway.logs import configure_logging
 from headway.ports import TopicPartition
 from headway.settings import LOOPBACK, Settings
@@ -85,6 +86,7 @@ def run(name: str, *, domain: Domain, instance: int, health: Health, settings: S
         on_step=instruments.hit,
         protocol=settings.group_protocol,
     )
+    spare_long_lived()
     _LOG.info("started", job=name, topics=job.topics(context))
     try:
         worker.run(log, stopped=stop.is_set, instruments=instruments)

@@ -36,7 +36,7 @@ FLIGHT_LATENESS = timedelta(hours=26)
 OWNER = "flight-data"
 
 
-class Flight(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Flight(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """What every flight event says of its flight, so that one event can touch airport, airline and aircraft."""
 
     carrier: Carrier
@@ -57,32 +57,32 @@ class Flight(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
 
 
-class FlightScheduled(Flight, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FlightScheduled(Flight, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """A flight is on the schedule of the next day; its time is scheduled departure - 24 h."""
 
 
-class FlightDeparted(Flight, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FlightDeparted(Flight, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """A flight left its gate; its time is the actual departure."""
 
     dep_delay_min: DelayMin
 
 
-class FlightArrived(Flight, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FlightArrived(Flight, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """A flight reached the gate of its destination; its time is the actual arrival."""
 
     arr_delay_min: DelayMin
     air_time_min: AirTimeMin
 
 
-class FlightCancelled(Flight, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FlightCancelled(Flight, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """A flight never left; its time is the scheduled departure."""
 
 
-class FlightDiverted(Flight, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FlightDiverted(Flight, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """A flight left and did not arrive as planned; its time is the scheduled arrival."""
 
 
-class WeatherObserved(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WeatherObserved(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One hour of weather at one airport; its time is the hour. A missing measurement is null."""
 
     origin: Airport

@@ -1,0 +1,55 @@
+"""Headway's contestant of P7: the Enricher's own loop, log and handler, ``BROKER IN GROUP WINDOW_S``.
+
+All of the job but its health port: transactions, dedupe state in its compacted topic, letters. Every window is a group
+and a memory of its own, since the ids of the window before would all be repeats.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+
+from benchmarks.peers.meter import Meter
+from domains.flights.domain import DOMAIN
+from headway.adapters.kafka_log import KafkaEventLog
+from headway.enrichment import CachedEnrichment, ReferenceEnrichment
+from headway.garbage import spare_long_lived
+from headway.logs import configure_logging
+from headway.ports import Message, Record
+from streaming.handlers.enrich import EnrichHandler
+from streaming.runtime import HandlerWorker, partitions_of
+
+
+class Counted:
+    """A handler that tells the meter what the batches before this one held."""
+
+    def __init__(self, handler: EnrichHandler, meter: Meter) -> None:
+        self.assigned, self.revoked = handler.assigned, handler.revoked
+        self._handler, self._meter, self._last = handler, meter, 0
+
+    def handle(self, batch: Sequence[Message]) -> list[Record]:
+        """See `EnrichHandler.handle`."""
+        self._meter.done(self._last)
+        self._last = len(batch)
+        return self._handler.handle(batch)
+
+
+def main(broker: str, source: str, group: str, window_s: str) -> None:
+    """Work until the meter ends the process."""
+    configure_logging("p7")
+    enrichment = CachedEnrichment(ReferenceEnrichment(DOMAIN.load_reference()), DOMAIN, ttl_s=math.inf)
+    handler = EnrichHandler(DOMAIN, enrichment, lambda _topic, _partition: [])
+    worker = HandlerWorker(Counted(handler, Meter(float(window_s))))
+    log = KafkaEventLog(
+        bootstrap=broker,
+        group=group,
+        topics=[source],
+        instance="0",
+        on_assign=lambda owned: worker.assigned(partitions_of(owned)),
+        on_revoke=lambda owned: worker.revoked(partitions_of(owned)),
+    )
+    spare_long_lived()
+    worker.run(log, stopped=lambda: False)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
