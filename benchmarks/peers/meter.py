@@ -15,7 +15,7 @@ from pathlib import Path
 _SETTLE_S = 1.0
 _START_TIMEOUT_S = 60.0
 # Nothing new for so long means that the input is used up; in a run to its end, what is under way is committed by then.
-_IDLE_S = 1.5
+_IDLE_S = 5.0
 _END_IDLE_S = 8.0
 
 

@@ -1,7 +1,7 @@
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.clock import HOUR_US, MINUTE_US
@@ -76,6 +76,7 @@ Step = tuple[int, int]
 steps = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 120)), min_size=1, max_size=40)
 
 
+@settings(deadline=None)
 @given(steps, st.lists(st.integers(0, 200), max_size=40))
 def test_what_is_restored_is_what_was_known(events: list[Step], tick_hours: list[int]) -> None:
     """Whatever comes in which order: the log's packs and tick give back exactly what the process knew."""
