@@ -1,4 +1,4 @@
-"""The job scaler: ``python -m streaming.scaler --fleet MODULE:FUNCTION``; reads lag, decides, asks the fleet, records.
+"""The job scaler: ``python -m streaming.scaler --fleet MODULE:FUNCTION --at ADDRESS``; reads lag, decides, records, asks.
 
 Every few seconds one round over all jobs: `headway.backlog` measures, `headway.scaling` decides, and what it decides
 is written down with its inputs before the fleet is asked. Decides nothing itself; without it every job keeps the
@@ -109,7 +109,8 @@ def backlogs_of(domain: Domain, admin: AdminClient) -> Backlogs:
 def main() -> int:
     """Scale until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m streaming.scaler", description="Scale stream jobs by their lag.")
-    parser.add_argument("--fleet", required=True, metavar="MODULE:FUNCTION", help="given settings, gives the fleet")
+    parser.add_argument("--fleet", required=True, metavar="MODULE:FUNCTION", help="given an address, gives the fleet")
+    parser.add_argument("--at", required=True, metavar="ADDRESS", help="where the fleet is asked, as it understands it")
     parser.add_argument("--domain", default=None, help="default: the only domain there is")
     arguments = parser.parse_args()
     configure_logging("job-scaler")
@@ -122,7 +123,7 @@ def main() -> int:
     domain = find_domain(arguments.domain) if arguments.domain else next(iter(all_domains().values()))
     scaler = Scaler(
         backlogs=backlogs_of(domain, admin_client(settings.kafka_bootstrap)),
-        fleet=_fleet(arguments.fleet, settings),
+        fleet=_fleet(arguments.fleet, arguments.at),
         table=ScalingTable(scaling_file(settings.state)),
         policy=policy_of(settings),
         clock=SystemClock(),
@@ -139,9 +140,9 @@ def main() -> int:
     return 0
 
 
-def _fleet(named: str, settings: Settings) -> Fleet:
+def _fleet(named: str, address: str) -> Fleet:
     module, _, function = named.partition(":")
-    fleet: Fleet = getattr(import_module(module), function)(settings)
+    fleet: Fleet = getattr(import_module(module), function)(address)
     return fleet
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from headway.local.control import ask
 from headway.ports import InstanceCount
-from headway.settings import Settings
 
 
 class SupervisedFleet:
@@ -27,6 +26,10 @@ class SupervisedFleet:
         ask(self._control, {"do": "scale", "name": job, "instances": instances, "held": False})
 
 
-def supervised(settings: Settings) -> SupervisedFleet:
-    """Return the fleet of this machine's stack."""
-    return SupervisedFleet(settings.sockets / "control.sock")
+def supervised(address: str) -> SupervisedFleet:
+    """Return the fleet of the supervisor that listens at this path.
+
+    The path is given and not found from settings: the supervisor gives its processes a temporary folder of their own,
+    and the folder for sockets of a deep state folder is found by that.
+    """
+    return SupervisedFleet(Path(address))

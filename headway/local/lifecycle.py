@@ -9,7 +9,6 @@ import resource
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Literal
 
 from headway.announcement import read_announcement
@@ -22,7 +21,7 @@ from headway.local.keeper import run_kept
 from headway.local.plan import Process
 from headway.local.ports import holders
 from headway.local.processes import identify, is_alive, own_id
-from headway.local.stack import PARTS, Part, announcements, choose
+from headway.local.stack import PARTS, Part, announcements, choose, control_socket
 from headway.local.state import claim, clean_stale, erase, forget, held, is_held, record, recorded
 from headway.local.supervisor import Supervisor
 from headway.settings import Settings
@@ -83,7 +82,7 @@ def down(settings: Settings, *, say: Say) -> dict[str, Any]:
         told = SupervisorLog(settings, say)
         while is_held(settings.state) and monotonic_s() - began < _DOWN_WITHIN_S:
             with suppress(TransientFailure):  # just started, and does not listen yet; or just gone
-                ask(_control(settings), {"do": "stop"})
+                ask(control_socket(settings), {"do": "stop"})
             told.tell_new()
             time.sleep(_POLL_S)
         told.tell_new()
@@ -101,7 +100,7 @@ def down(settings: Settings, *, say: Say) -> dict[str, Any]:
 def status(settings: Settings) -> dict[str, Any]:
     """Give phase, processes, links and ports; the phase is ``down`` when there is no stack."""
     try:
-        answer = ask(_control(settings), {"do": "status"})
+        answer = ask(control_socket(settings), {"do": "status"})
     except TransientFailure:
         phase = "starting" if is_held(settings.state) else "down"
         answer = {"phase": phase, "problem": None, "processes": [], "instances": {}}
@@ -127,15 +126,15 @@ def direct(settings: Settings, what: Literal["restart", "pause", "resume"], name
         PermanentFailure: there is no such process, or it is not in a state for this.
     """
     deadline = monotonic_s() + within_s
-    former_pid = _process(ask(_control(settings), {"do": "status"}), name).get("pid")
-    process = _process(ask(_control(settings), {"do": what, "name": name}), name)
+    former_pid = _process(ask(control_socket(settings), {"do": "status"}), name).get("pid")
+    process = _process(ask(control_socket(settings), {"do": what, "name": name}), name)
     while not _is_done(what, process, former_pid):
         if monotonic_s() > deadline:
             raise TransientFailure(
                 f"{name}: after {within_s:.0f} s of {what} it is {process['state']}. See {process['log']}."
             )
         time.sleep(_POLL_S)
-        process = _process(ask(_control(settings), {"do": "status"}), name)
+        process = _process(ask(control_socket(settings), {"do": "status"}), name)
 
 
 def scale(settings: Settings, name: str, instances: int | None, *, held: bool, within_s: float) -> dict[str, Any]:
@@ -149,7 +148,7 @@ def scale(settings: Settings, name: str, instances: int | None, *, held: bool, w
     """
     deadline = monotonic_s() + within_s
     request = {"do": "scale", "name": name, "instances": instances, "held": held}
-    counts = ask(_control(settings), request)["instances"][name]
+    counts = ask(control_socket(settings), request)["instances"][name]
     while counts["ready"] != counts["instances"]:
         if monotonic_s() > deadline:
             raise TransientFailure(
@@ -157,7 +156,7 @@ def scale(settings: Settings, name: str, instances: int | None, *, held: bool, w
                 f"See {settings.state / 'log'}/{name}-*.log."
             )
         time.sleep(_POLL_S)
-        counts = ask(_control(settings), {"do": "status"})["instances"][name]
+        counts = ask(control_socket(settings), {"do": "status"})["instances"][name]
     return dict(counts)
 
 
@@ -168,7 +167,7 @@ def instances(settings: Settings, name: str | None) -> dict[str, dict[str, Any]]
         TransientFailure: no stack is up.
         PermanentFailure: there is no such process.
     """
-    counts: dict[str, dict[str, Any]] = ask(_control(settings), {"do": "status"})["instances"]
+    counts: dict[str, dict[str, Any]] = ask(control_socket(settings), {"do": "status"})["instances"]
     if name is not None and name not in counts:
         raise PermanentFailure(f"{name}: wanted a process that may have several instances, one of {', '.join(counts)}")
     return {each: count for each, count in counts.items() if name in (None, each)}
@@ -252,7 +251,7 @@ def _supervise(settings: Settings, processes: Sequence[Process], instances: Inst
         found = own | {process["name"]: identify(process["pid"] or 0) for process in facts["processes"]}
         record(settings.state, {name: process for name, process in found.items() if process is not None})
 
-    control = ControlSocket(_control(settings))
+    control = ControlSocket(control_socket(settings))
     scratch = settings.sockets / "tmp"
     scratch.mkdir()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -276,10 +275,6 @@ def _supervise(settings: Settings, processes: Sequence[Process], instances: Inst
         ).run()
     finally:
         control.close()
-
-
-def _control(settings: Settings) -> Path:
-    return settings.sockets / "control.sock"
 
 
 def _announced(settings: Settings, names: Collection[str]) -> dict[str, int]:

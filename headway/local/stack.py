@@ -381,7 +381,9 @@ def _scaler(settings: Settings) -> list[Process]:
     return [
         Process(
             name="job-scaler",
-            command=lambda: module("streaming.scaler", "--fleet", "headway.local.fleet:supervised"),
+            command=lambda: module(
+                "streaming.scaler", "--fleet", "headway.local.fleet:supervised", "--at", control_socket(settings)
+            ),
             env=settings.environment(),
             ready=answers(settings.ports.scaler, "/readyz"),
             depends_on=("topics",),
@@ -413,6 +415,11 @@ def _job(settings: Settings, name: str, instance: int) -> Process:
     return Process(
         name=f"{name}-{instance}", command=prepared, env=env, ready=ready, depends_on=depends_on, vital=False
     )
+
+
+def control_socket(settings: Settings) -> Path:
+    """Where the stack's supervisor is asked."""
+    return settings.sockets / "control.sock"
 
 
 def announcements(settings: Settings) -> Path:
