@@ -27,7 +27,7 @@ from headway.ports import Message, Record
 from headway.settings import Settings
 from headway.ticks import tick_record
 from headway.topics import EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS, EVENTS_RAW, PARTITIONS
-from streaming.accounts import read_ledger
+from streaming.accounts import Stores, read_ledger
 from tests.contract.conftest import RealBroker, new_broker
 from tests.free_ports import free_block
 
@@ -174,7 +174,7 @@ def test_letters_replayed_three_times_and_killed_in_the_middle_are_in_every_sink
     assert in_lake(plane) == Counter(everything)
     enriched = [parse_event(m.value or b"").id for m in plane.messages(EVENTS_ENRICHED) if m.key is not None]
     assert Counter(enriched) == Counter(everything)
-    plane.wait(lambda: read_ledger(plane.reader, Lake(Path(plane.settings.lake)), hours=24).balanced)
+    plane.wait(lambda: read_ledger(Stores(plane.reader, Lake(Path(plane.settings.lake)), None), hours=24).balanced)
     [letter] = plane.letters("list", "--fate", "replayed", "--limit", "1")["letters"]
     shown = plane.letters("show", letter["id"])
     assert [step["state"] for step in shown["steps"]] == ["fixed", "replayed"]
