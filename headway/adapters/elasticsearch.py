@@ -10,6 +10,7 @@ What bites: a node answers 400 for a document it will never take *and* for a ful
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,7 +211,13 @@ class ElasticsearchIndex:
                 page = self._ask("POST", "/_search/scroll", body)
         finally:
             if "_scroll_id" in page:  # absent when there was no index to read
-                self._ask("DELETE", "/_search/scroll", {"scroll_id": page["_scroll_id"]})
+                self._let_go(page["_scroll_id"])
+
+    def _let_go(self, scroll_id: str) -> None:
+        """Free a scroll. It ends by itself soon, and Elasticsearch answers 404 for one that has nothing left to free."""
+        content = orjson.dumps({"scroll_id": scroll_id})
+        with suppress(httpx.TransportError):
+            self._http.request("DELETE", "/_search/scroll", content=content, headers=_JSON)
 
     def _refresh(self, pattern: str) -> None:
         self._ask("POST", f"/{pattern}/_refresh?{_IF_ANY}")
