@@ -115,6 +115,11 @@ def broker_properties(config: BrokerConfig) -> dict[str, str]:
         # the shortest outage wins; in a cluster a stall on two busy cores must not move every leader.
         "broker.session.timeout.ms": "5000" if copies > 1 else "3000",
         "broker.heartbeat.interval.ms": "500",
+        # Sessions are kept by the leading controller, and start anew with it: when a broker that also leads the quorum
+        # is killed, this comes before its session. With the defaults that took 3 to 4 s of an outage of 10.
+        "controller.quorum.fetch.timeout.ms": "1500",
+        "controller.quorum.election.timeout.ms": "500",
+        "controller.quorum.election.backoff.max.ms": "300",
         # After a restart one broker leads everything, and the default waits 5 minutes before it evens that out.
         "leader.imbalance.check.interval.seconds": "60",
         # Threads cost memory and switches on two cores; the defaults are sized for servers.
