@@ -29,7 +29,7 @@ _STAYS_WHOLE_S = 1.5
 # The session of a broker lasts 5 s; a stop that is to be noticed lasts longer.
 _STOPPED_S = 9.0
 # Long enough for a leader to get ahead of its followers, and short of the 2 s after which controllers hold an election.
-_STALLED_S = 1.2
+_STALLED_S = 0.8
 _POLL_S = 0.1
 
 
