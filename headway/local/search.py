@@ -4,7 +4,7 @@ Builds files and commands only: whoever supervises the node starts and stops it.
 no mapped files, one node that never looks for others. Plain HTTP without security, so it must not leave loopback.
 
 What bites: the server refuses to run as root. Started by root it becomes ``nobody``, which owns the data folder only;
-where that user may not pass the folders above (a home of mode 700) it keeps the one capability to pass them (ADR 0012).
+where that user may not pass the folders above (a home of mode 700) it keeps the one capability to pass them (ADR 0013).
 """
 
 import http.client
