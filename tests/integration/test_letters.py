@@ -37,6 +37,8 @@ DEADLINE_S = 120.0
 # Three transactions, the second of which is cut short.
 LETTERS = 2 * BATCH_LETTERS + 200
 GOOD = 20
+# Events lie back, so that event time can move on by days and no tick is of the future, which would be none.
+_LAST_WEEK_US = 7 * DAY_US
 [BODY] = [dict(contract.example or {}) for contract in CONTRACTS if contract.event_type == DEPARTED]
 
 
@@ -82,7 +84,7 @@ class Plane:
 
     def forget_duplicates(self) -> None:
         """Let two days and more of event time pass, after which the Enricher cannot tell a repeat any more."""
-        tick_us = to_us(SystemClock().now()) + 3 * DAY_US
+        tick_us = to_us(SystemClock().now()) - _LAST_WEEK_US + 3 * DAY_US
         self.publisher.publish([tick_record(EVENTS_RAW, tick_us, partition=number) for number in range(PARTITIONS)])
 
 
@@ -121,7 +123,7 @@ def departed(name: str, delay_min: object) -> Event:
         source=DOMAIN.source,
         type=DEPARTED,
         subject=f"UA-{hash(name) % 97}",
-        time_us=now_us,
+        time_us=now_us - _LAST_WEEK_US,
         data={**BODY, "dep_delay_min": delay_min},
         receivedat_us=now_us,
     )
