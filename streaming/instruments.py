@@ -20,6 +20,9 @@ from streaming.quarantine import Quarantine
 from streaming.watchdog import Watchdog
 
 _LAG_EVERY_S = 1.0
+# A step of a commit ends after 10 s by its own timeout, and so does the abort that follows. But librdkafka ignores the
+# timeout of sending offsets when the group's coordinator was killed (its issues 5456 and 5511), and waits for ever.
+COMMIT_STEP_DEADLINE_S = 22.0
 _LOG = structlog.get_logger()
 
 
@@ -56,7 +59,9 @@ class Instruments:
         self.metrics.lag_seconds.set_function(self._lag_seconds)
 
     def hit(self, point: str) -> None:
-        """Pass the job's fail-point of that name."""
+        """Pass the job's fail-point of that name; the step it ends was in time."""
+        if self.watchdog is not None:
+            self.watchdog.restart()
         failpoints.hit(f"{self.job}.{point}")
 
     @contextmanager
@@ -67,6 +72,15 @@ class Instruments:
                 guards.enter_context(self.quarantine.in_hand(batch))
             if self.watchdog is not None:
                 guards.enter_context(self.watchdog.watching())
+            yield
+
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """Guard a commit, step by step: no record is to blame for how it ends, and it may hang beyond its timeouts."""
+        if self.watchdog is None:
+            yield
+            return
+        with self.watchdog.watching(deadline_s=COMMIT_STEP_DEADLINE_S):
             yield
 
     def note_polled(self, batch: Sequence[Message]) -> None:

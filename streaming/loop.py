@@ -62,7 +62,7 @@ class Loop:
         if letters:
             self.instruments.hit("during_letter")
         try:
-            with self.metrics.time("commit"):
+            with self.metrics.time("commit"), self.instruments.committing():
                 self.log.commit(inputs, outputs)
         except TransientFailure as failure:
             raise NotCommitted(str(failure)) from failure

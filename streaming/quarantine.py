@@ -1,7 +1,7 @@
 """The crash journal: which records were in hand when a process died, so that one that kills cannot kill for ever.
 
 A record that segfaults, exhausts memory or hangs cannot be caught. So what is in hand is noted before it is handled and
-struck out after its commit. A process that finds its predecessor's note goes on; after two deaths over the same records
+struck out before its commit, of whose end no record is guilty. A process that finds its predecessor's note goes on; after two deaths over the same records
 it takes them one by one, and a record that was alone in hand at two deaths becomes a letter. A kill from outside (an
 operator, a drill) strikes at random: to condemn an innocent record it has to hit four times in a row, twice within the
 milliseconds of that one record.
@@ -107,8 +107,8 @@ class Quarantine:
         self._write()
 
     def note_hang(self) -> None:
-        """Say that the process is about to end because of what is in hand; the only call from another thread."""
-        self._note.hung = True
+        """Say that the process is about to end because of what is in hand, if anything; the only call from another thread."""
+        self._note.hung = bool(self._note.in_hand)
         self._write()
 
     def close(self) -> None:

@@ -172,7 +172,7 @@ class HandlerWorker:
                 raise
             except Exception as error:
                 raise Poison from error
-            loop.commit(part, outputs)
+        loop.commit(part, outputs)
         loop.instruments.note_done(part)
 
     def _fails(self, loop: Loop, message: Message) -> bool:
@@ -263,9 +263,9 @@ class SinkWorker:
                 raise
             except Exception as error:
                 raise Poison from error
-            if not flushed.messages:
-                return 0
-            loop.commit(flushed.messages, flushed.letters)
+        if not flushed.messages:
+            return 0
+        loop.commit(flushed.messages, flushed.letters)
         loop.instruments.note_done(flushed.messages)
         self._settle(flushed.messages)
         return len(flushed.messages)

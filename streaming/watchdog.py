@@ -37,17 +37,24 @@ class Watchdog:
         self._deadline_s = deadline_s
         self._on_hang = on_hang
         self._started_s: float | None = None
+        self._watched_deadline_s = deadline_s
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Give the body the deadline."""
+    def watching(self, *, deadline_s: float | None = None) -> Iterator[None]:
+        """Give the body a deadline, the watchdog's own by default."""
+        self._watched_deadline_s = self._deadline_s if deadline_s is None else deadline_s
         self._started_s = monotonic_s()
         try:
             yield
         finally:
             self._started_s = None
+
+    def restart(self) -> None:
+        """Let the deadline under way, if any, count from now."""
+        if self._started_s is not None:
+            self._started_s = monotonic_s()
 
     def close(self) -> None:
         """Watch no longer."""
@@ -62,8 +69,8 @@ class Watchdog:
             now_s, started_s = monotonic_s(), self._started_s
             if started_s is not None and now_s - last_s > _STOOD_STILL_S:
                 self._started_s = now_s
-            elif started_s is not None and now_s - started_s > self._deadline_s:
-                _LOG.error("batch hangs; ending this process", deadline_s=self._deadline_s)
+            elif started_s is not None and now_s - started_s > self._watched_deadline_s:
+                _LOG.error("batch hangs; ending this process", deadline_s=self._watched_deadline_s)
                 self._on_hang()
             last_s = now_s
         faulthandler.cancel_dump_traceback_later()

@@ -62,3 +62,23 @@ def test_within_the_deadline_nothing_happens(tmp_path: Path) -> None:
     done = run(tmp_path / "journal.json", "time.sleep(0.01)")
 
     assert (done.returncode, done.stdout) == (0, "went on\n")
+
+
+def test_a_commit_that_hangs_ends_the_process_and_blames_no_record(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.json"
+    body = """pass
+from streaming import instruments
+instruments.COMMIT_STEP_DEADLINE_S = 0.3
+guards = instruments.Instruments(quarantine=quarantine, watchdog=dog)
+with guards.committing():
+    for _ in range(4):
+        time.sleep(0.15)
+        guards.hit("after_produce")  # each step has the deadline to itself
+    print("steps passed", flush=True)
+    time.sleep(60)"""
+
+    done = run(journal, body)
+
+    assert (done.returncode, "steps passed" in done.stdout) == (HUNG_STATUS, True)
+    left = Quarantine(journal)._note
+    assert (left.hung, left.deaths, left.suspects) == (False, 0, {})
