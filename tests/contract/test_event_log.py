@@ -1,6 +1,7 @@
 """What every event log promises, tried on the memory log and on a real broker with both group protocols."""
 
 import asyncio
+import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from headway.adapters.kafka_topics import admin_client, apply_topics, topic_drif
 from headway.adapters.memory import MemoryBroker, MemoryLog, MemoryReader, SimulatedCrash
 from headway.errors import ContractViolation, HeadwayError, PermanentFailure, TransientFailure
 from headway.ports import CommitStep, EventLog, Message, Record, TopicPartition
-from headway.topics import Topic, partition_of, topic_table
+from headway.topics import LETTER_MAX_BYTES, Topic, partition_of, topic_table
 from tests.contract.conftest import LogStack, RealBroker, plain_topic
 
 DEADLINE_S = 30.0
@@ -576,12 +577,19 @@ def test_another_number_of_partitions_is_refused(shared_broker: RealBroker) -> N
 
 
 @pytest.mark.integration
-def test_a_record_too_large_is_refused_for_good(shared_broker: RealBroker) -> None:
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(bytes(LETTER_MAX_BYTES), id="by the client, whatever it would compress to"),
+        pytest.param(random.Random(7).randbytes(1_500_000), id="by the broker, as more than the topic takes"),
+    ],
+)
+def test_a_record_too_large_is_refused_for_good(shared_broker: RealBroker, value: bytes) -> None:
     apply_topics(admin_client(shared_broker.config.bootstrap), [plain_topic("large", partitions=1)])
     publisher = KafkaPublisher(bootstrap=shared_broker.config.bootstrap)
 
     with pytest.raises(PermanentFailure, match="b'big'"):
-        publisher.publish([Record("large", b"big", b"\x00" * 2_000_000)])
+        publisher.publish([Record("large", b"big", value)])
 
     publisher.close()
 
