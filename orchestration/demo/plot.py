@@ -89,6 +89,9 @@ class Plot:
             f"{report.failed} failed; {report.steps} steps of 15 minutes"
         )
         self.story.expect(report.events_refused == 0, f"{report.events_refused} events of {stretch} were refused")
+        # What is loaded in bulk next is computed from what the lake holds: it must hold the whole stretch by then.
+        ledger = self.plane.settled_ledger(predictions=self.asked.in_lock_step - self.asked.failed)
+        self.story.expect(ledger.balanced, f"the lake did not catch up with {stretch}: {ledger.facts(limit=5)}")
 
     def bad_input(self, ask: Ask) -> None:
         """Show what becomes of bad input: a clear answer, a letter, nothing lost."""
