@@ -424,12 +424,10 @@ def test_an_idle_instance_knows_that_it_is_a_member(stack: LogStack) -> None:
     topic = stack.create_topic(partitions=1)
     logs = [stack.event_log(group="member", topic=topic, instance=str(number)) for number in range(2)]
     deadline = time.monotonic() + DEADLINE_S
-    while not all(log.is_member() for log in logs):
-        assert time.monotonic() < deadline
+    while not all(log.is_member() for log in logs) or sorted(len(log.assignment()) for log in logs) != [0, 1]:
+        assert time.monotonic() < deadline, [(log.is_member(), log.assignment()) for log in logs]
         for log in logs:
             log.poll(1, 0.05)
-
-    assert sorted(len(log.assignment()) for log in logs) == [0, 1]
 
 
 def test_a_reader_sees_what_was_there_and_waits_for_nothing_else(stack: LogStack) -> None:
