@@ -6,12 +6,13 @@ below a lower one, so that a value at the bound does not raise it every minute.
 """
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
-from headway.clock import MINUTE_US, SECOND_US, format_us
+from headway.clock import HOUR_US, MINUTE_US, SECOND_US, format_us
 from headway.letter_causes import without_values
 from headway.letters import Kind, Letter, LetterPlace, Reason
 from headway.ports import Message, Record
@@ -19,6 +20,8 @@ from headway.topics import LETTERS_CAUSES
 
 # A producer that makes up types or field names makes up causes; past this many, one alert says so and memory stays.
 MAX_CAUSES = 1_000
+# After it was sent. Long enough to be seen after a night, short enough not to pile up.
+SHOWN_FOR_US = 12 * HOUR_US
 
 AlertKind = Literal["new-cause", "rate", "too-many-causes"]
 
@@ -71,6 +74,19 @@ class Alert:
     started_us: int
     resolved: bool = False
     facts: tuple[tuple[str, str], ...] = ()
+
+
+class AlertReceiver(Protocol):
+    """Whoever shows alerts to people: one alert per ``kind`` and ``key``, until it is resolved or `SHOWN_FOR_US` old."""
+
+    def send(self, alerts: Sequence[Alert]) -> None:
+        """Hand alerts over; a repeat of one is no second one.
+
+        Raises:
+            TransientFailure: it does not answer, or not now; send them again.
+            PermanentFailure: it refuses one of them for what it is; the others are taken.
+        """
+        ...
 
 
 def new_cause_alert(cause: Cause) -> Alert:

@@ -113,8 +113,9 @@ def _letters_watch(context: Context) -> Worker:
     def known() -> list[Message]:
         return [message for number in range(PARTITIONS) for message in context.restore(LETTERS_CAUSES, number)]
 
-    send = Alertmanager(context.alertmanager_url).send if context.alertmanager_url else None
-    return SinkWorker(LetterWatchSink(known=known, accepted=accepted, send=send, clock=SystemClock()))
+    clock = SystemClock()
+    send = Alertmanager(context.alertmanager_url, clock).send if context.alertmanager_url else None
+    return SinkWorker(LetterWatchSink(known=known, accepted=accepted, send=send, clock=clock))
 
 
 def _search(context: Context) -> Worker:

@@ -1,0 +1,230 @@
+"""What whoever shows alerts promises, tried on the one in memory and on a real Alertmanager."""
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from headway.adapters.alertmanager import Alertmanager
+from headway.adapters.memory_alerts import MemoryAlertmanager
+from headway.clock import SystemClock, duration_us, parse_instant_us, to_us
+from headway.errors import PermanentFailure, TransientFailure
+from headway.letter_alerts import SHOWN_FOR_US, Alert, AlertReceiver, cause_of, new_cause_alert
+from headway.letters import Letter, LetterPlace
+from headway.topics import EVENTS_ENRICHED_LETTERS, EVENTS_RAW
+from tests.contract.conftest import free_ports
+
+START_TIMEOUT_S = 30.0
+CLOCK = SystemClock()
+NOBODY = """
+route: {receiver: nobody}
+receivers: [{name: nobody}]
+"""
+
+
+class Shown(NamedTuple):
+    """An alert as a person sees it."""
+
+    name: str
+    summary: str
+    facts: dict[str, str]
+    started_us: int
+
+
+class World(Protocol):
+    receiver: AlertReceiver
+
+    def shown(self, key: str) -> list[Shown]: ...
+    def away(self) -> None: ...
+    def back(self) -> None: ...
+
+
+class MemoryWorld:
+    def __init__(self) -> None:
+        self.memory = MemoryAlertmanager(CLOCK)
+        self.receiver: AlertReceiver = self.memory
+
+    def shown(self, key: str) -> list[Shown]:
+        standing = [alert for alert in self.memory.standing() if alert.key == key]
+        return [Shown(f"letters-{each.kind}", each.summary, dict(each.facts), each.started_us) for each in standing]
+
+    def away(self) -> None:
+        self.memory.away = True
+
+    def back(self) -> None:
+        self.memory.away = False
+
+
+class RealWorld:
+    def __init__(self, url: str, process: "subprocess.Popen[bytes]") -> None:
+        self._url = url
+        self._process = process
+        self.receiver: AlertReceiver = Alertmanager(url, CLOCK)
+
+    def shown(self, key: str) -> list[Shown]:
+        found = httpx.get(f"{self._url}/api/v2/alerts", params={"filter": f'key="{key}"'}).raise_for_status().json()
+        return [
+            Shown(
+                each["labels"]["alertname"],
+                each["annotations"].pop("summary"),
+                each["annotations"],
+                parse_instant_us(each["startsAt"], field="startsAt"),
+            )
+            for each in found
+        ]
+
+    def away(self) -> None:
+        """Stopped, its socket still takes connections and it answers nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def back(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def running(folder: Path) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
+    found = shutil.which("prometheus-alertmanager")
+    assert found, "prometheus-alertmanager is not on PATH. Debian: apt-get install prometheus-alertmanager"
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    (folder / "alertmanager.yml").write_text(NOBODY, encoding="utf-8")
+    flags = [f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/data"]
+    flags += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
+    with (folder / "alertmanager.log").open("ab") as log:
+        process = subprocess.Popen([found, *flags], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not is_ready(url):
+            assert process.poll() is None, (folder / "alertmanager.log").read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, "Alertmanager is not ready"
+            time.sleep(0.05)
+        yield url, process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait()
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/-/ready", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
+    with running(tmp_path_factory.mktemp("alertmanager")) as started:
+        yield started
+
+
+@pytest.fixture(params=["memory", pytest.param("alertmanager", marks=pytest.mark.integration)])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "memory":
+        yield MemoryWorld()
+        return
+    real = RealWorld(*request.getfixturevalue("alertmanager"))
+    yield real
+    assert isinstance(real.receiver, Alertmanager)
+    real.receiver.close()
+
+
+def now_us() -> int:
+    return to_us(CLOCK.now())
+
+
+def rate(key: str, *, started_us: int, resolved: bool = False, summary: str = "30 letters of 100 events") -> Alert:
+    return Alert(
+        kind="rate", key=key, summary=summary, at_us=now_us(), started_us=started_us, resolved=resolved,
+        facts=(("since", "10:00"),),
+    )  # fmt: skip
+
+
+def a_key() -> str:
+    """Of its own for each test: they share one Alertmanager."""
+    return uuid4().hex
+
+
+def test_a_new_cause_is_shown_with_all_that_leads_to_its_letters(world: World) -> None:
+    detail = f"delay-{uuid4().hex}: got 'x\n\u2028\"', wanted a number"
+    letter = Letter(reason="schema-violation", detail=detail, stage="enricher", original=b"{}", topic=EVENTS_RAW)
+    cause = cause_of(LetterPlace(EVENTS_ENRICHED_LETTERS, 3, 120), letter, written_us=now_us())
+
+    world.receiver.send([new_cause_alert(cause)])
+
+    [shown] = world.shown(letter.fingerprint)
+    assert (shown.name, shown.started_us // 1000) == ("letters-new-cause", cause.first_us // 1000)
+    assert shown.summary.startswith("letters of a new cause: schema-violation: ")
+    assert shown.facts == {
+        "reason": "schema-violation",
+        "fingerprint": letter.fingerprint,
+        "letter": "events.enriched.dlq-3-120",
+    }
+
+
+def test_a_repeat_is_no_second_alert_and_another_key_is(world: World) -> None:
+    one, other = a_key(), a_key()
+    started_us = now_us()
+
+    world.receiver.send([rate(one, started_us=started_us)])
+    world.receiver.send([rate(one, started_us=started_us), rate(other, started_us=started_us)])
+
+    assert (len(world.shown(one)), len(world.shown(other))) == (1, 1)
+
+
+def test_what_is_resolved_is_shown_no_more_and_may_be_raised_again(world: World) -> None:
+    key, beside = a_key(), a_key()
+    world.receiver.send([rate(key, started_us=now_us()), rate(beside, started_us=now_us())])
+    raised = len(world.shown(key))
+
+    world.receiver.send([rate(key, started_us=now_us(), resolved=True)])
+    resolved = len(world.shown(key))
+    world.receiver.send([rate(key, started_us=now_us(), summary="again")])
+
+    assert (raised, resolved) == (1, 0)
+    assert [each.summary for each in world.shown(key)] == ["again"]
+    assert len(world.shown(beside)) == 1
+
+
+def test_what_began_long_before_it_could_be_sent_is_shown_all_the_same(world: World) -> None:
+    """A watcher that was away for a night tells of letters of the evening, when nobody has seen them yet."""
+    key = a_key()
+    evening_us = now_us() - SHOWN_FOR_US - duration_us(timedelta(hours=1))
+
+    world.receiver.send([
+        Alert(kind="new-cause", key=key, summary="of yesterday", at_us=evening_us, started_us=evening_us)
+    ])  # fmt: skip
+
+    assert [each.summary for each in world.shown(key)] == ["of yesterday"]
+
+
+def test_one_that_does_not_answer_may_be_asked_again(world: World) -> None:
+    key = a_key()
+    alert = rate(key, started_us=now_us())
+    world.away()
+
+    with pytest.raises(TransientFailure, match="send them again"):
+        world.receiver.send([alert])
+    world.back()
+    world.receiver.send([alert])
+
+    assert len(world.shown(key)) == 1
+
+
+def test_what_can_never_be_taken_is_told_apart_and_costs_no_other_alert(world: World) -> None:
+    good, bad = a_key(), a_key()
+    nameless = Alert(kind="rate", key=bad, summary="", at_us=now_us(), started_us=now_us(), facts=(("no name", "x"),))
+
+    with pytest.raises(PermanentFailure, match="refused"):
+        world.receiver.send([nameless, rate(good, started_us=now_us())])
+
+    assert (len(world.shown(good)), len(world.shown(bad))) == (1, 0)
