@@ -10,6 +10,8 @@ from headway.errors import ContractViolation
 FIRST_BACKOFF_S = 0.5
 # Longer waits save nothing on one machine and keep a repaired part away.
 LONGEST_BACKOFF_S = 15.0
+# Ready for this long, a process has done its work: its end is an accident, and backoff is for crash loops.
+RECOVERED_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,11 @@ class Scalable:
 def backoff_s(failures: int) -> float:
     """How long to wait before the next start after this many failures in a row."""
     return min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(16, max(0, failures - 1)))
+
+
+def failures_in_a_row(before: int, ready_for_s: float) -> int:
+    """Count another failure, as the first one again if the process had been ready for long enough."""
+    return 1 if ready_for_s >= RECOVERED_AFTER_S else before + 1
 
 
 def start_order(processes: Iterable[Process]) -> tuple[Process, ...]:

@@ -19,14 +19,12 @@ from headway.local.child import MET, Child, State
 from headway.local.control import ControlSocket, Message
 from headway.local.instances import Instances
 from headway.local.keeper import sweep
-from headway.local.plan import Process, backoff_s, start_order
+from headway.local.plan import Process, backoff_s, failures_in_a_row, start_order
 from headway.local.processes import become_subreaper
 from headway.local.wakeup import stop_signals
 
 # A broken configuration shows at once; the other tries are for a port in TIME_WAIT and for a slow disk.
 START_ATTEMPTS = 3
-# Up this long, a process has recovered: its next crash is a first one again.
-RECOVERED_AFTER_S = 60.0
 # Of the 15 s that a stop may take, this much is for asking; the rest is for the kernel and the last sweep.
 STOP_WITHIN_S = 12.0
 PROBE_EVERY_S = 0.1
@@ -205,9 +203,8 @@ class Supervisor:
         self._begin_stop()
 
     def _failed(self, child: Child, how: str) -> None:
-        if child.state == "ready" and monotonic_s() - child.since >= RECOVERED_AFTER_S:
-            child.failures = 0
-        child.failures += 1
+        ready_for_s = monotonic_s() - child.since if child.state == "ready" else 0.0
+        child.failures = failures_in_a_row(child.failures, ready_for_s)
         child.last_end = how
         name, was_ready = child.spec.name, child.ready_after_s is not None
         if self._phase == "stopping":

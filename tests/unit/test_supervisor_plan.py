@@ -3,7 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.errors import ContractViolation
-from headway.local.plan import LONGEST_BACKOFF_S, Process, backoff_s, start_order
+from headway.local.plan import (
+    LONGEST_BACKOFF_S,
+    RECOVERED_AFTER_S,
+    Process,
+    backoff_s,
+    failures_in_a_row,
+    start_order,
+)
 from headway.local.stack import PARTS, Part, choose
 from headway.settings import Settings
 
@@ -62,3 +69,9 @@ def test_the_table_can_be_started_and_its_ports_are_its_own() -> None:
 
     assert len(set(ports)) == len(ports)
     assert start_order(each for part in PARTS for each in part.processes(settings))
+
+
+def test_what_has_done_its_work_is_started_again_at_once_and_a_crash_loop_is_not() -> None:
+    """Killed every ten seconds, a job is back in seconds each time; dying at each start, it waits longer and longer."""
+    assert failures_in_a_row(7, RECOVERED_AFTER_S) == 1
+    assert failures_in_a_row(7, RECOVERED_AFTER_S - 0.1) == 8
