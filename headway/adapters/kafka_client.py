@@ -76,6 +76,15 @@ def hand_over(producer: Producer, record: Record, *, on_delivery: OnDelivery | N
     )
 
 
+def hand_over_patiently(producer: Producer, record: Record) -> None:
+    """Give a record to a producer's queue; a full one is waited for, as acknowledgements make room."""
+    while True:
+        try:
+            return hand_over(producer, record)
+        except BufferError:
+            producer.poll(0.05)
+
+
 def name_record(topic: str | None, key: str | bytes | None) -> str:
     """Return how an error names a record."""
     return f"{topic}: record with key {key!r}"

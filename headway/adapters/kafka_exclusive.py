@@ -14,7 +14,7 @@ from headway.adapters.kafka_client import (
     DURABLE,
     PERMANENT_CODES,
     client_settings,
-    hand_over,
+    hand_over_patiently,
     unreachable,
 )
 from headway.errors import PermanentFailure, TransientFailure
@@ -69,7 +69,7 @@ class KafkaExclusiveWriter:
         try:
             producer.begin_transaction()
             for record in records:
-                _produce(producer, record)
+                hand_over_patiently(producer, record)
             # No delivery callbacks: when fenced, the SDK raises in here and would run them with that error set.
             producer.flush(self._timeout_s)
             hit(f"{self._name}.before_commit")
@@ -102,14 +102,3 @@ class KafkaExclusiveWriter:
             f"{self._name}: {error.str()}. Whether it was written is not known: run the same again, which "
             "reads what is there first."
         )
-
-
-def _produce(producer: Producer, record: Record) -> None:
-    while True:
-        try:
-            hand_over(producer, record)
-        except BufferError:
-            # The local queue is full: wait for acknowledgements to make room.
-            producer.poll(0.05)
-        else:
-            return

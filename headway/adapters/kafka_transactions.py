@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from headway.adapters.kafka_client import DURABLE, PERMANENT_CODES, hand_over, name_record, unreachable
+from headway.adapters.kafka_client import DURABLE, PERMANENT_CODES, hand_over_patiently, name_record, unreachable
 from headway.errors import PermanentFailure, TransientFailure
 from headway.ports import CommitCallback, Record, TopicPartition
 
@@ -108,17 +108,11 @@ class Transactions:
             self._producer = None
 
     def _produce(self, producer: Producer, record: Record) -> None:
-        while True:
-            try:
-                hand_over(producer, record)
-            except BufferError:
-                # The local queue is full: wait for acknowledgements to make room.
-                producer.poll(0.05)
-            except KafkaException as error:
-                self._undelivered.append((error.args[0], name_record(record.topic, record.key)))
-                raise
-            else:
-                return
+        try:
+            hand_over_patiently(producer, record)
+        except KafkaException as error:
+            self._undelivered.append((error.args[0], name_record(record.topic, record.key)))
+            raise
 
     def _note_undelivered(self, error: KafkaError | None, message: KafkaMessage) -> None:
         if error is not None:
