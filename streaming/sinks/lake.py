@@ -15,7 +15,6 @@ import polars as pl
 from prometheus_client import Counter
 
 from headway.adapters.delta import Lake
-from headway.clock import monotonic_s
 from headway.contracts import Domain
 from headway.features.changelog import changelog_table, streamed_changelog
 from headway.lake import LakeTable, events_table, streamed_rows
@@ -31,6 +30,7 @@ from headway.topics import (
     predictions_topic,
 )
 from streaming.runtime import Flushed
+from streaming.sinks.buffer import Buffer, Limits
 from streaming.sinks.records import any_letter, enriched_event
 
 # A Delta commit costs 20-50 ms and one file per partition value: seconds of buffering keep both rare.
@@ -58,29 +58,22 @@ class LakeSink:
     def __init__(self, lake: Lake, loads: Mapping[str, Load]) -> None:
         self._lake = lake
         self.loads = loads
-        self._buffer: list[Message] = []
-        self._bytes = 0
-        self._oldest_s: float | None = None
+        self._buffer = Buffer(Limits(messages=FLUSH_MESSAGES, bytes=FLUSH_BYTES, age_s=FLUSH_AGE_S))
         for load in loads.values():
             lake.create(load.table)
 
     def offer(self, batch: Sequence[Message]) -> None:
         """Take messages into the buffer."""
-        if self._oldest_s is None:
-            self._oldest_s = monotonic_s()
-        self._buffer.extend(batch)
-        self._bytes += sum(len(message.value or b"") for message in batch)
+        self._buffer.add(batch)
 
     def due(self, now_s: float) -> bool:
         """Whether the buffer is large or old enough for a commit."""
-        return self._oldest_s is not None and (
-            len(self._buffer) >= FLUSH_MESSAGES or self._bytes >= FLUSH_BYTES or now_s - self._oldest_s >= FLUSH_AGE_S
-        )
+        return self._buffer.due(now_s)
 
     def flush(self) -> Flushed:
         """Write the buffer, one commit per table, and return its messages."""
         by_place: dict[tuple[str, int], list[Message]] = {}
-        for message in self._buffer:
+        for message in self._buffer.messages:
             by_place.setdefault((message.topic, message.partition), []).append(message)
         batches: dict[str, dict[str, tuple[int, pl.DataFrame]]] = {}
         after: dict[str, dict[str, int | None]] = {}
@@ -96,12 +89,11 @@ class LakeSink:
         for table, each in batches.items():
             self._lake.append_each_once(table, each, after=after[table])
             ROWS.labels(table).inc(sum(rows.height for _, rows in each.values()))
-        written, self._buffer, self._bytes, self._oldest_s = self._buffer, [], 0, None
-        return Flushed(messages=written)
+        return Flushed(messages=self._buffer.clear())
 
     def drop(self) -> None:
         """Forget the buffer."""
-        self._buffer, self._bytes, self._oldest_s = [], 0, None
+        self._buffer.clear()
 
 
 def build_lake_sink(domain: Domain, products: Sequence[str], root: str) -> LakeSink:

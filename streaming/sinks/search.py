@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import structlog
 from prometheus_client import Counter
 
-from headway.clock import monotonic_s
 from headway.contracts import Domain
 from headway.errors import DependencyDown, InputRejected
 from headway.letters import letter_about
@@ -30,6 +29,7 @@ from headway.search import (
 from headway.ticks import is_tick
 from headway.topics import EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS
 from streaming.runtime import Flushed
+from streaming.sinks.buffer import Buffer, Limits
 from streaming.sinks.records import any_letter, enriched_event
 
 STAGE = "search-loader"
@@ -52,22 +52,15 @@ class SearchSink:
         self._index = index
         self._domain = domain
         self._declared = False
-        self._buffer: list[Message] = []
-        self._bytes = 0
-        self._oldest_s: float | None = None
+        self._buffer = Buffer(Limits(messages=FLUSH_MESSAGES, bytes=FLUSH_BYTES, age_s=FLUSH_AGE_S))
 
     def offer(self, batch: Sequence[Message]) -> None:
         """Take messages into the buffer."""
-        if self._oldest_s is None:
-            self._oldest_s = monotonic_s()
-        self._buffer.extend(batch)
-        self._bytes += sum(len(message.value or b"") for message in batch)
+        self._buffer.add(batch)
 
     def due(self, now_s: float) -> bool:
         """Whether the buffer is large or old enough for a request."""
-        return self._oldest_s is not None and (
-            len(self._buffer) >= FLUSH_MESSAGES or self._bytes >= FLUSH_BYTES or now_s - self._oldest_s >= FLUSH_AGE_S
-        )
+        return self._buffer.due(now_s)
 
     def flush(self) -> Flushed:
         """Write the buffer; return its messages, and letters for those that the index can never hold.
@@ -79,7 +72,7 @@ class SearchSink:
         events: dict[str, tuple[Message, Document]] = {}
         letters: list[tuple[Message, Document]] = []
         refusals: list[Record] = []
-        for message in self._buffer:
+        for message in self._buffer.messages:
             if message.topic != EVENTS_ENRICHED:
                 letters.append((message, letter_document(message, any_letter(message))))
             elif not is_tick(message):
@@ -91,12 +84,12 @@ class SearchSink:
                     events.setdefault(document.id, (message, document))  # the first write wins within a batch too
         refusals += self._write_events(events)
         self._write_letters(letters)
-        taken, self._buffer, self._bytes, self._oldest_s = self._buffer, [], 0, None
-        return Flushed(messages=taken, letters=refusals)
+        return Flushed(messages=self._buffer.clear(), letters=refusals)
 
     def drop(self) -> None:
         """Forget the buffer; what the index looks like is asked again, as it may have been away."""
-        self._buffer, self._bytes, self._oldest_s, self._declared = [], 0, None, False
+        self._buffer.clear()
+        self._declared = False
 
     def _declare(self) -> None:
         if not self._declared:
