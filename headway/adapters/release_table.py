@@ -4,14 +4,12 @@ State and transitions are written together, so a controller that starts again fi
 nothing half. Refuses to decide: `headway.release` does. What bites: one writer, the release guard; others read.
 """
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
 import msgspec
 
+from headway.adapters.sqlite import opened
 from headway.errors import ContractViolation
 from headway.release import Change, ProductState, Transition
 
@@ -24,7 +22,6 @@ CREATE TABLE IF NOT EXISTS transition (
 """
 _COLUMNS = ", ".join(f.name for f in fields(Transition))
 _MARKS = ", ".join("?" for _ in fields(Transition))
-_LOCK_TIMEOUT_S = 5.0
 
 
 class ReleaseTable:
@@ -33,12 +30,12 @@ class ReleaseTable:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        with self._connected() as table:
+        with opened(self._path) as table:
             table.executescript(_SCHEMA)
 
     def states(self) -> dict[str, ProductState]:
         """Return the recorded state of every product that has one."""
-        with self._connected() as table:
+        with opened(self._path) as table:
             rows = table.execute("SELECT name, state FROM product ORDER BY name").fetchall()
         try:
             return {name: msgspec.json.decode(state, type=ProductState) for name, state in rows}
@@ -52,24 +49,14 @@ class ReleaseTable:
         """Write a state and the transitions that led to it, both or neither."""
         state = msgspec.json.encode(change.state).decode()
         lines = [tuple(getattr(line, f.name) for f in fields(line)) for line in change.transitions]
-        with self._connected() as table:
+        with opened(self._path) as table:
             table.execute("INSERT OR REPLACE INTO product VALUES (?, ?)", (change.state.product, state))
             table.executemany(f"INSERT INTO transition ({_COLUMNS}) VALUES ({_MARKS})", lines)  # noqa: S608 - our names
 
     def transitions(self, product: str) -> list[Transition]:
         """Return a product's transitions, oldest first."""
         query = f"SELECT {_COLUMNS} FROM transition WHERE product = ? ORDER BY rowid"  # noqa: S608 - our names
-        with self._connected() as table:
+        with opened(self._path) as table:
             rows = table.execute(query, (product,)).fetchall()
         names = [f.name for f in fields(Transition)]
         return [msgspec.convert(dict(zip(names, row, strict=True)), type=Transition) for row in rows]
-
-    @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        # A connection for each use: they are cheap, and one may not be shared by threads.
-        table = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_S)
-        try:
-            with table:
-                yield table
-        finally:
-            table.close()

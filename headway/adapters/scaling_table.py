@@ -7,12 +7,12 @@ What bites: one writer, the scaler; others read.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from headway.adapters.sqlite import opened
 from headway.backlog import Policy
 from headway.clock import DAY_US
 from headway.scaling import Decision
@@ -26,7 +26,6 @@ CREATE INDEX IF NOT EXISTS decision_by_job ON decision (job, at_us);
 CREATE INDEX IF NOT EXISTS decision_by_age ON decision (until_us);
 """
 KEPT_US = DAY_US
-_LOCK_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +53,13 @@ class ScalingTable:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        with self._connected() as table:
+        with opened(self._path) as table:
             table.execute("PRAGMA journal_mode = WAL")
             table.executescript(_SCHEMA)
 
     def record(self, decisions: Iterable[Decision], policy: Policy, *, at_us: int) -> None:
         """Write one round of decisions, all or none, and forget what is old and changed nothing."""
-        with self._connected() as table:
+        with opened(self._path) as table:
             for decision in decisions:
                 _record_one(table, decision, policy, at_us)
             table.execute("DELETE FROM decision WHERE until_us < ? AND before = after", (at_us - KEPT_US,))
@@ -71,7 +70,7 @@ class ScalingTable:
             "SELECT at_us, until_us, times, job, before, after, reason, inputs FROM decision "
             "WHERE (?1 IS NULL OR job = ?1) AND (before <> after OR NOT ?2) ORDER BY at_us DESC, rowid DESC LIMIT ?3"
         )
-        with self._connected() as table:
+        with opened(self._path) as table:
             rows = table.execute(query, (job, changes, last)).fetchall()
         return [
             Recorded(
@@ -86,16 +85,6 @@ class ScalingTable:
             )
             for row in reversed(rows)
         ]
-
-    @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        # A connection for each use: they are cheap, and one may not be shared by threads.
-        table = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_S)
-        try:
-            with table:
-                yield table
-        finally:
-            table.close()
 
 
 def _record_one(table: sqlite3.Connection, decision: Decision, policy: Policy, at_us: int) -> None:
