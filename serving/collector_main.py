@@ -4,14 +4,13 @@ On SIGTERM it answers the balancer's check with 404, so that nothing new comes, 
 """
 
 import argparse
-import signal
 import sys
-import threading
 
 from headway.adapters.kafka_publisher import KafkaPublisher
 from headway.clock import SystemClock
 from headway.logs import configure_logging
 from headway.settings import LOOPBACK, Settings
+from headway.stopping import stop_event
 from serving.balancer import CHECK_INTERVAL_MS
 from serving.collector import Collector, collector_id
 from serving.collector_log import ACKNOWLEDGE_TIMEOUT_S
@@ -32,9 +31,7 @@ def main() -> int:
     parser.add_argument("--instance", type=int, default=0, help="number of this collector; chooses its port")
     instance = int(parser.parse_args().instance)
     configure_logging("collector")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     settings = Settings()
     publisher = KafkaPublisher(
         bootstrap=settings.kafka_bootstrap, linger_ms=_LINGER_MS, delivery_timeout_s=_DELIVERY_TIMEOUT_S

@@ -4,9 +4,7 @@ On SIGTERM it answers the balancer's check with 404, so that nothing new comes, 
 """
 
 import argparse
-import signal
 import sys
-import threading
 
 import structlog
 
@@ -14,6 +12,7 @@ from domains.catalogue import all_domains, find_domain
 from headway.clock import monotonic_s
 from headway.logs import configure_logging
 from headway.settings import LOOPBACK, Settings
+from headway.stopping import stop_event
 from serving.balancer import CHECK_INTERVAL_MS, enrichment_ports
 from serving.enrichment import EnrichmentApi
 from serving.replica import ReplicaServer, Served
@@ -31,9 +30,7 @@ def main() -> int:
     parser.add_argument("--instance", type=int, choices=range(len(ports)), default=0, help="chooses the port")
     arguments = parser.parse_args()
     configure_logging("enrichment")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     domain = find_domain(arguments.domain) if arguments.domain else next(iter(all_domains().values()))
     began_s = monotonic_s()
     reference = domain.load_reference()

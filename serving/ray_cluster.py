@@ -12,9 +12,7 @@ import argparse
 import json
 import os
 import secrets
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headway.errors import PermanentFailure, TransientFailure
+from headway.stopping import stop_event
 
 if TYPE_CHECKING:
     from serving.replica import ReplicaRecord, ReplicaSpec
@@ -168,11 +167,9 @@ def main() -> int:
     parser.add_argument("--cpus", type=int, required=True)
     parser.add_argument("--object-store-bytes", type=int, required=True)
     settings = ClusterSettings(**vars(parser.parse_args()))
-    stop = threading.Event()
     with running_cluster(settings):
         # Only now: ray.init puts its own handler on SIGTERM, which drains but then aborts with a core's exit code.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+        stop = stop_event()
         sys.stdout.write(json.dumps({"event": "ready", "address": settings.address}) + "\n")
         sys.stdout.flush()
         stop.wait()

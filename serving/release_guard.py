@@ -8,7 +8,6 @@ release is still where it was.
 """
 
 import argparse
-import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +35,7 @@ from headway.release import (
     wished,
 )
 from headway.settings import LOOPBACK, Settings
+from headway.stopping import stop_event
 from serving.balancer import release_table_path
 from serving.release_api import ReleaseApi
 from serving.release_steps import ReleaseSteps
@@ -265,9 +265,7 @@ def main() -> int:
     parser.add_argument("--replicas", type=int, default=2, help="of each version; one alone is a gap when it is killed")
     arguments = parser.parse_args()
     configure_logging("release-guard")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     settings, products = Settings(), all_products()
     steps = ReleaseSteps(
         settings=settings,

@@ -4,9 +4,7 @@ Reads the whole cluster every few seconds; a scrape only shows the last reading.
 ``headway_kafka_up 0`` is there: a stale figure is a wrong one. Decides nothing; the verdict is `headway.kafka_health`'s.
 """
 
-import signal
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 
@@ -21,6 +19,7 @@ from headway.errors import TransientFailure
 from headway.kafka_health import Health, judge, leaders_of
 from headway.logs import configure_logging
 from headway.settings import LOOPBACK, Settings
+from headway.stopping import stop_event
 from streaming.health import Health as HealthServer
 from streaming.provision import declared_cluster
 
@@ -69,9 +68,7 @@ def describe(health: Health) -> Iterator[GaugeMetricFamily]:
 def main() -> int:
     """Read the cluster until told to stop."""
     configure_logging("kafka-watch")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     settings = Settings()
     declared = declared_cluster(settings)
     admin = admin_client(settings.kafka_bootstrap)

@@ -7,9 +7,7 @@ give another one ``--health-port``, 0 for any that is free, and ``--announce FIL
 
 import argparse
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +24,7 @@ from headway.garbage import spare_long_lived
 from headway.logs import configure_logging
 from headway.ports import TopicPartition
 from headway.settings import LOOPBACK, Settings
+from headway.stopping import stop_event
 from products.catalogue import all_products
 from streaming.health import Health
 from streaming.instruments import Instruments
@@ -41,9 +40,7 @@ _LOG = structlog.get_logger()
 def run(name: str, *, domain: Domain, instance: int, health: Health, settings: Settings) -> None:
     """Run one job until it is told to stop."""
     job = find_job(name)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     products = tuple(sorted(p.name for p in all_products().values() if p.domain.name == domain.name))
     reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
     context = Context(

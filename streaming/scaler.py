@@ -7,9 +7,7 @@ instances it has. The fleet is given by name, as the one-machine stack is no par
 
 import argparse
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
@@ -29,6 +27,7 @@ from headway.logs import configure_logging
 from headway.ports import Fleet
 from headway.scaling import Decision, decide
 from headway.settings import LOOPBACK, Settings
+from headway.stopping import stop_event
 from products.catalogue import all_products
 from streaming.health import Health
 from streaming.jobs import JOBS, Scope, group_name
@@ -114,9 +113,7 @@ def main() -> int:
     parser.add_argument("--domain", default=None, help="default: the only domain there is")
     arguments = parser.parse_args()
     configure_logging("job-scaler")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     settings, metrics = Settings(), ScalerMetrics()
     REGISTRY.register(metrics)
     server = Health(LOOPBACK, settings.ports.scaler)
