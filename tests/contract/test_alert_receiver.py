@@ -1,11 +1,10 @@
 """What whoever shows alerts promises, tried on the one in memory and on a real Alertmanager."""
 
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -64,14 +63,48 @@ class MemoryWorld:
         self.memory.away = False
 
 
+@dataclass
+class Server:
+    """A real Alertmanager that a test may end and start again; it forgets what it was told."""
+
+    folder: Path
+    port: int
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        found = shutil.which("prometheus-alertmanager")
+        assert found, "prometheus-alertmanager is not on PATH. Debian: apt-get install prometheus-alertmanager"
+        (self.folder / "alertmanager.yml").write_text(NOBODY, encoding="utf-8")
+        flags = [f"--config.file={self.folder}/alertmanager.yml", f"--storage.path={self.folder}/data"]
+        flags += [f"--web.listen-address=127.0.0.1:{self.port}", "--cluster.listen-address="]
+        log = self.folder / "alertmanager.log"
+        with log.open("ab") as output:
+            self.process = subprocess.Popen([found, *flags], stdout=output, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not is_ready(self.url):
+            assert self.process.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, "Alertmanager is not ready"
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
 class RealWorld:
-    def __init__(self, url: str, process: "subprocess.Popen[bytes]") -> None:
-        self._url = url
-        self._process = process
-        self.receiver: AlertReceiver = Alertmanager(url, CLOCK)
+    def __init__(self, server: Server) -> None:
+        self.away, self.back = server.kill, server.start
+        self._url = server.url
+        self.receiver: AlertReceiver = Alertmanager(server.url, CLOCK)
 
     def shown(self, key: str) -> list[Shown]:
-        found = httpx.get(f"{self._url}/api/v2/alerts", params={"filter": f'key="{key}"'}, timeout=START_TIMEOUT_S)
+        asked = {"filter": f'key="{key}"'}
+        found = httpx.get(f"{self._url}/api/v2/alerts", params=asked, timeout=START_TIMEOUT_S)
         return [
             Shown(
                 each["labels"]["alertname"],
@@ -82,37 +115,6 @@ class RealWorld:
             for each in found.raise_for_status().json()
         ]
 
-    def away(self) -> None:
-        """Stopped, its socket still takes connections and it answers nothing."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def back(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
-
-@contextmanager
-def running(folder: Path) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
-    found = shutil.which("prometheus-alertmanager")
-    assert found, "prometheus-alertmanager is not on PATH. Debian: apt-get install prometheus-alertmanager"
-    [port] = free_ports(1)
-    url = f"http://127.0.0.1:{port}"
-    (folder / "alertmanager.yml").write_text(NOBODY, encoding="utf-8")
-    flags = [f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/data"]
-    flags += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
-    with (folder / "alertmanager.log").open("ab") as log:
-        process = subprocess.Popen([found, *flags], stdout=log, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not is_ready(url):
-            assert process.poll() is None, (folder / "alertmanager.log").read_text(encoding="utf-8")
-            assert time.monotonic() < deadline, "Alertmanager is not ready"
-            time.sleep(0.05)
-        yield url, process
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.kill()
-        process.wait()
-
 
 def is_ready(url: str) -> bool:
     try:
@@ -122,9 +124,12 @@ def is_ready(url: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
-    with running(tmp_path_factory.mktemp("alertmanager")) as started:
-        yield started
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    [port] = free_ports(1)
+    server = Server(tmp_path_factory.mktemp("alertmanager"), port)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture(params=["memory", pytest.param("alertmanager", marks=pytest.mark.integration)])
@@ -132,7 +137,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     if request.param == "memory":
         yield MemoryWorld()
         return
-    real = RealWorld(*request.getfixturevalue("alertmanager"))
+    real = RealWorld(request.getfixturevalue("server"))
     yield real
     assert isinstance(real.receiver, Alertmanager)
     real.receiver.close()
