@@ -1,12 +1,11 @@
 """``headway lake``: the tables of the lake and their files, and what keeps both few."""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from datetime import timedelta
 
 from headway.commands import Outcome, Run, Say
-
-# Training pins versions; Delta itself keeps a table's log for as long.
-KEEP_DAYS = 30
+from headway.lake_upkeep import KEEP_DAYS, keep_few, look_at
 
 
 def lake_command(parser: ArgumentParser) -> Run:
@@ -24,30 +23,17 @@ def lake_command(parser: ArgumentParser) -> Run:
         from headway.settings import Settings
 
         lake = Lake(Path(Settings().lake))
-        tables = [arguments.table] if arguments.table else lake.tables()
-        facts = []
-        for table in tables:
-            before = lake.files(table)
-            merged = deleted = 0
+        found = []
+        for table in [arguments.table] if arguments.table else lake.tables():
             if arguments.action == "compact":
-                say(f"{table}: {before} files")
-                merged = lake.compact(table)
-                deleted = lake.forget(table, keep=timedelta(days=arguments.keep_days))
-            facts.append(
-                {
-                    "table": table,
-                    "version": lake.version(table),
-                    "files": lake.files(table),
-                    "files_before": before,
-                    "merged": merged,
-                    "deleted": deleted,
-                }
-            )
+                say(f"{table}: {lake.files(table)} files")
+                found.append(keep_few(lake, table, keep=timedelta(days=arguments.keep_days)))
+            else:
+                found.append(look_at(lake, table))
         lines = [f"{'table':<32} {'version':>8} {'files':>7} {'merged':>7} {'deleted':>8}"]
         lines += [
-            f"{each['table']:<32} {each['version']:>8} {each['files']:>7} {each['merged']:>7} {each['deleted']:>8}"
-            for each in facts
+            f"{each.table:<32} {each.version:>8} {each.files:>7} {each.merged:>7} {each.deleted:>8}" for each in found
         ]
-        return Outcome(holds=True, facts={"tables": facts}, lines=lines)
+        return Outcome(holds=True, facts={"tables": [asdict(each) for each in found]}, lines=lines)
 
     return run

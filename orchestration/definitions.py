@@ -17,10 +17,11 @@ from headway.topics import topic_table
 from orchestration.checks import read_ledger_check
 from orchestration.jobs import all_jobs, replication_job, train_job_name
 from orchestration.kafka_checks import replication_checks
+from orchestration.lake_upkeep import compaction_job
 from orchestration.letter_sensor import letters_sensor
 from orchestration.resources import all_resources
 from orchestration.scaling import job_instances_sensor
-from orchestration.schedules import monthly_training, replication_watch
+from orchestration.schedules import daily_compaction, monthly_training, replication_watch
 from orchestration.sensors import live_version_sensor, retraining_sensor, topic_offsets_sensor
 from products.catalogue import all_products
 
@@ -33,7 +34,7 @@ def build(domains: Sequence[Domain], products: Sequence[Product]) -> dg.Definiti
     by_name = {job.name: job for job in jobs}
     topics = _topics(domains, products)
     replicated = replication_checks(topics)
-    check_replication = replication_job(replicated)
+    check_replication, compact_lake = replication_job(replicated), compaction_job()
     trainings = [(product, by_name[train_job_name(product)]) for product in products]
     return dg.Definitions(
         assets=[each for each in declared if not isinstance(each, dg.AssetChecksDefinition)],
@@ -42,7 +43,7 @@ def build(domains: Sequence[Domain], products: Sequence[Product]) -> dg.Definiti
             replicated,
             *(each for each in declared if isinstance(each, dg.AssetChecksDefinition)),
         ],
-        jobs=[*jobs, check_replication],
+        jobs=[*jobs, check_replication, compact_lake],
         sensors=[
             topic_offsets_sensor(topics),
             *(job_instances_sensor(domain) for domain in domains),
@@ -52,6 +53,7 @@ def build(domains: Sequence[Domain], products: Sequence[Product]) -> dg.Definiti
         ],
         schedules=[
             replication_watch(check_replication),
+            daily_compaction(compact_lake),
             *(monthly_training(product, job) for product, job in trainings),
         ],
         resources=all_resources(),

@@ -26,6 +26,10 @@ makes one model and one MLflow run. All configuration may be left out; instants 
 
     {"ops": {"<product>__monitoring": {"config": {"known_at": ...}},
              "<product>__retraining_decision": {"config": {"known_at": ...}}}}
+
+``check_replication``: no configuration. ``compact_lake`` (`orchestration.lake_upkeep`)::
+
+    {"ops": {"compact": {"config": {"keep_days": 30}}}}
 """
 
 from collections.abc import Mapping, Sequence
