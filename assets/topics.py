@@ -19,7 +19,7 @@ from assets.names import (
 )
 from assets.shown import owners, schema_of
 from headway.contracts import Domain
-from headway.letters import letters_table
+from headway.letter_table import letters_table
 from headway.product import Product
 from headway.topics import (
     COLLECTOR_PROBE,

@@ -13,14 +13,28 @@ from headway.contracts import Domain
 from headway.errors import InputRejected
 from headway.features.windows import is_too_late
 from headway.letter_fates import Fate, State, read_fates
+from headway.letter_offers import Offer
 from headway.letter_repair import Key, repaired
-from headway.letter_replay import Filed, Judges, Signature, Verdict, discard, file_letters, fix, grouped, plan_replay
+from headway.letter_replay import (
+    Filed,
+    Judges,
+    Signature,
+    Verdict,
+    discard,
+    file_letters,
+    fix,
+    grouped,
+    offered,
+    plan_replay,
+)
 from headway.letters import LETTER_TOPICS, Reason, parse_letter_id
 from headway.ports import ExclusiveWriter, LogReader, Record
 
 # The name under which decisions are written; on Kafka the transactional id.
 DESK = "letters"
 _SHOWN = 20
+# A store is asked about so many at once: fewer than the 500 from which a loader takes refusals for a broken template.
+OFFER_LETTERS = 400
 Repair = Callable[[Filed], bytes]
 Progress = Callable[[int], None]
 
@@ -68,11 +82,14 @@ class Done:
 
 
 class LetterDesk:
-    """The desk of all letters of a log."""
+    """The desk of all letters of a log; ``offers`` has the stages whose sink letters may be offered again."""
 
-    def __init__(self, reader: LogReader, writer: ExclusiveWriter, domains: Iterable[Domain]) -> None:
+    def __init__(
+        self, reader: LogReader, writer: ExclusiveWriter, domains: Iterable[Domain], offers: Mapping[str, Offer]
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._offers = offers
         self._domains = tuple(domains)
         self._judges = Judges(self._domains)
 
@@ -122,16 +139,30 @@ class LetterDesk:
     def replay(
         self, selection: Selection, signature: Signature, *, watermark_us: int | None, progress: Progress
     ) -> Done:
-        """Put the selected letters' events back, each once, however often this is called and cut short."""
+        """Put the selected letters' events back, each once, however often this is called and cut short.
+
+        Raises:
+            TransientFailure: the log or the store of a sink letter is not reachable; what is done stays done.
+        """
         done = Done()
-        self._write(lambda fates: self._replays(selection, fates, signature, watermark_us, done), progress)
+        waiting: list[Filed] = []
+
+        def changes(fates: Mapping[str, Fate]) -> Iterator[tuple[Record, ...]]:
+            yield from self._replays(selection, fates, signature, watermark_us=watermark_us, done=done, waiting=waiting)
+            yield from self._offered(waiting, signature, done)
+
+        self._write(changes, progress)
         return done
 
     def plan(self, selection: Selection, signature: Signature, *, watermark_us: int | None) -> Done:
         """Return what a replay would do; writes nothing and claims nothing."""
         done = Done()
-        for _ in self._replays(selection, read_fates(self._reader), signature, watermark_us, done):
+        waiting: list[Filed] = []
+        fates = read_fates(self._reader)
+        for _ in self._replays(selection, fates, signature, watermark_us=watermark_us, done=done, waiting=waiting):
             pass
+        for filed in waiting:
+            done.note(filed.id, "offer")
         return done
 
     def _replays(
@@ -139,19 +170,40 @@ class LetterDesk:
         selection: Selection,
         fates: Mapping[str, Fate],
         signature: Signature,
+        *,
         watermark_us: int | None,
         done: Done,
+        waiting: list[Filed],
     ) -> Iterator[tuple[Record, ...]]:
+        """Yield what puts events back; ``waiting`` gets the sink letters that a store may be offered."""
         lateness = {c.event_type: c.lateness_us for domain in self._domains for c in domain.contracts}
         late = 0
         for filed in self._filed(selection, fates):
             replay = plan_replay(filed, self._judges, signature)
-            done.note(replay.id, replay.verdict, replay.why)
+            if replay.verdict == "sink" and filed.letter.stage in self._offers:
+                waiting.append(filed)
+            elif replay.verdict == "sink":
+                done.note(filed.id, "no-offer", _no_offer(filed.letter.stage))
+            else:
+                done.note(replay.id, replay.verdict, replay.why)
             if replay.event is not None:
                 allowed_us = lateness[replay.event.type]
                 late += is_too_late(replay.event.time_us, tick_before_us=watermark_us, lateness_us=allowed_us)
                 yield replay.records
         done.too_late = None if watermark_us is None else late
+
+    def _offered(self, letters: Sequence[Filed], signature: Signature, done: Done) -> Iterator[tuple[Record, ...]]:
+        for stage in sorted({filed.letter.stage for filed in letters}):
+            of_stage = [filed for filed in letters if filed.letter.stage == stage]
+            for start in range(0, len(of_stage), OFFER_LETTERS):
+                part = of_stage[start : start + OFFER_LETTERS]
+                refused = self._offers[stage](part)
+                for filed in part:
+                    if filed.id in refused:
+                        done.note(filed.id, "refused-again", refused[filed.id])
+                    else:
+                        done.note(filed.id, "offer")
+                        yield (offered(filed, signature).to_record(),)
 
     def _write(self, changes: Callable[[Mapping[str, Fate]], Iterable[tuple[Record, ...]]], progress: Progress) -> None:
         self._writer.claim()
@@ -182,6 +234,13 @@ class LetterDesk:
                 "table `letters` for good"
             )
         return found
+
+
+def _no_offer(stage: str) -> str:
+    return (
+        f"its event is accepted, and {stage} cannot be offered a single record again. Mend it; what features missed, "
+        "a backfill from the lake has. Then `discard` the letter"
+    )
 
 
 def setting_repair(settings: Sequence[tuple[tuple[Key, ...], Any]], removals: Sequence[tuple[Key, ...]]) -> Repair:

@@ -4,8 +4,8 @@ A replayed letter is a new acceptance (S13): the event keeps its (source, id), s
 is received now, by ``letters``, under the letter's id as request id, and a header names the letter. The event and the
 letter's fate are one transaction, so a replay that is cut short and repeated puts every event back once.
 
-What cannot be replayed: an event that its contract still refuses (fix it first), an ``id-conflict`` under the id that
-is taken (give it another), and a sink letter, whose event stands in events.enriched already.
+What cannot be replayed: an event that its contract still refuses (fix it first), and an ``id-conflict`` under the id
+that is taken (give it another). A sink letter's event stands in events.enriched already: `headway.letter_offers`.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from headway.contracts import Domain
 from headway.errors import InputRejected
 from headway.events import MAX_EVENT_BYTES, TYPE_HEADER, Event, encode_event, parse_event
 from headway.letter_fates import Fate, Step
-from headway.letters import LETTER_ID_HEADER, Letter, letter_of, letter_place
+from headway.letters import LETTER_ID_HEADER, Letter, any_letter, letter_place
 from headway.ports import Message, Record
 from headway.topics import EVENTS_RAW
 from headway.validation import Rejected, Validator
@@ -31,7 +31,18 @@ COLLECTOR = "letters"
 BATCH_LETTERS = 500
 BATCH_BYTES = 8 * 1024 * 1024
 
-Verdict = Literal["replay", "replayed-before", "discarded", "needs-fix", "needs-new-id", "sink"]
+# ``sink`` is what a plan says of a sink letter; what became of it is ``offer``, ``refused-again`` or ``no-offer``.
+Verdict = Literal[
+    "replay",
+    "replayed-before",
+    "discarded",
+    "needs-fix",
+    "needs-new-id",
+    "sink",
+    "offer",
+    "refused-again",
+    "no-offer",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +127,7 @@ def file_letters(messages: Iterable[Message], fates: Mapping[str, Fate]) -> Iter
     for message in messages:
         name = letter_place(message).id
         fate = fates.get(name) or Fate(letter=name)
-        yield Filed(id=name, letter=letter_of(message), fate=fate, written_us=message.timestamp_ms * 1000)
+        yield Filed(id=name, letter=any_letter(message), fate=fate, written_us=message.timestamp_ms * 1000)
 
 
 def fix(filed: Filed, body: bytes, judges: Judges, signature: Signature) -> Fate:
@@ -126,7 +137,7 @@ def fix(filed: Filed, body: bytes, judges: Judges, signature: Signature) -> Fate
         InputRejected: the repaired event would be refused again, or the letter cannot be repaired.
     """
     if filed.letter.kind == "sink":
-        raise InputRejected(f"{filed.id}: {_SINK}")
+        raise InputRejected(f"{filed.id}: {_ACCEPTED}")
     event = judges.event(body, at_us=signature.at_us)
     if filed.letter.reason == "id-conflict" and _identity(event) == _identity_of(filed.letter.original):
         raise InputRejected(f"{filed.id}: {_CONFLICT}")
@@ -150,7 +161,7 @@ def plan_replay(filed: Filed, judges: Judges, signature: Signature) -> Replay:
     if state == "discarded":
         return Replay(id=filed.id, verdict="discarded", why="discarded; `fix` it to take that back")
     if letter.kind == "sink":
-        return Replay(id=filed.id, verdict="sink", why=_SINK)
+        return Replay(id=filed.id, verdict="sink")
     if letter.reason == "id-conflict" and filed.fate.body is None:
         return Replay(id=filed.id, verdict="needs-new-id", why=_CONFLICT)
     try:
@@ -175,6 +186,15 @@ def plan_replay(filed: Filed, judges: Judges, signature: Signature) -> Replay:
     return Replay(id=filed.id, verdict="replay", event=event, records=(put_back, fate.to_record()))
 
 
+def offered(filed: Filed, signature: Signature) -> Fate:
+    """Return the fate of a sink letter whose record its store has taken after all."""
+    try:
+        event = parse_event(filed.letter.original)
+    except InputRejected:
+        event = None
+    return filed.fate.then(signature.step("replayed", filed.letter.original, event))
+
+
 def grouped(changes: Iterable[tuple[Record, ...]]) -> Iterator[list[tuple[Record, ...]]]:
     """Yield changes in groups to be written in one transaction each; what belongs together is never split."""
     group: list[tuple[Record, ...]] = []
@@ -189,9 +209,9 @@ def grouped(changes: Iterable[tuple[Record, ...]]) -> Iterator[list[tuple[Record
         yield group
 
 
-_SINK = (
-    "its event is accepted and stands in events.enriched; putting it into events.raw again would only make a duplicate. "
-    "Mend the store's schema, then let the loader read again"
+_ACCEPTED = (
+    "its event is accepted and stands in events.enriched, where nothing is changed any more. Mend the store's schema, "
+    "then `headway letters replay` offers the record to that store again"
 )
 _CONFLICT = (
     "its (source, id) belongs to an event with other content, and first write wins; give the event another id: "

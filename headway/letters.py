@@ -10,16 +10,11 @@ and then refused by one store or one later job; also in ``events.enriched.dlq``,
 ``raw = enriched + letters``, as its event stands in events.enriched.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-import polars as pl
-
-from headway.clock import from_us
 from headway.errors import ContractViolation, InputRejected
 from headway.events import TYPE_HEADER
-from headway.lake import INSTANT, LakeTable
 from headway.letter_causes import fingerprint
 from headway.ports import Message, Record
 from headway.topics import EVENTS_ENRICHED_LETTERS, EVENTS_RAW, EVENTS_RAW_LETTERS
@@ -203,6 +198,23 @@ def letter_of(message: Message) -> Letter:
     )
 
 
+def any_letter(message: Message) -> Letter:
+    """Return the letter in a record of a letter topic, or one that says that the record is none.
+
+    The topics are ours, but a topic has no door: what a stranger wrote there is shown, and hides no letter beside it.
+    """
+    try:
+        return letter_of(message)
+    except (ContractViolation, ValueError) as error:
+        return Letter(
+            reason="unparseable",
+            detail=f"{error}; written to the letter topic past Headway",
+            stage="unknown",
+            original=message.value or b"",
+            key=message.key,
+        )
+
+
 def letter_place(message: Message) -> LetterPlace:
     """Return where a letter's record stands; its ``id`` is the letter's."""
     return LetterPlace(message.topic, message.partition, message.offset)
@@ -221,64 +233,3 @@ def parse_letter_id(text: str) -> LetterPlace:
             "as `headway letters list` shows it"
         )
     return LetterPlace(topic, int(numbers[0]), int(numbers[1]))
-
-
-def letters_table() -> LakeTable:
-    """Return the ``letters`` table: one row per letter, with its original bytes and the letter's own place."""
-    return LakeTable(
-        name="letters",
-        columns={
-            "reason": pl.String(),
-            "detail": pl.String(),
-            "stage": pl.String(),
-            "original": pl.Binary(),
-            "source_topic": pl.String(),
-            "source_partition": pl.Int64(),
-            "source_offset": pl.Int64(),
-            "written_at": INSTANT,
-            "topic": pl.String(),
-            "partition": pl.Int64(),
-            "offset": pl.Int64(),
-            # Younger than the first tables: null in rows written before, added to old tables when they are opened.
-            "letter_id": pl.String(),
-            "kind": pl.String(),
-            "fingerprint": pl.String(),
-            "path": pl.String(),
-            "event_type": pl.String(),
-            "contract": pl.String(),
-            "attempts": pl.Int64(),
-            "stack": pl.String(),
-            "previous": pl.String(),
-        },
-        required=("reason", "original", "topic", "partition", "offset"),
-    )
-
-
-def letter_rows(letters: Sequence[tuple[Message, Letter]]) -> pl.DataFrame:
-    """Return the rows of ``letters`` for records of the letter topics."""
-    rows = [
-        (
-            letter.reason,
-            letter.detail,
-            letter.stage,
-            letter.original,
-            letter.topic,
-            letter.partition,
-            letter.offset,
-            from_us(message.timestamp_ms * 1000),
-            message.topic,
-            message.partition,
-            message.offset,
-            letter_place(message).id,
-            letter.kind,
-            letter.fingerprint,
-            letter.path,
-            letter.event_type,
-            letter.contract,
-            letter.attempts,
-            letter.stack,
-            letter.previous,
-        )
-        for message, letter in letters
-    ]
-    return pl.DataFrame(rows, schema=dict(letters_table().columns), orient="row")

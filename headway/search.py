@@ -21,7 +21,8 @@ from headway.clock import format_us, from_us, parse_instant_us
 from headway.contracts import Domain
 from headway.events import Event
 from headway.lake import INSTANT, Transport, events_table
-from headway.letters import Letter, letter_place, letters_table
+from headway.letter_table import letters_table
+from headway.letters import Letter, letter_place
 from headway.ports import Between, Document, FieldKind, IndexTemplate, Message, SearchIndex
 
 EVENTS_PATTERN = "events-*"

@@ -8,7 +8,7 @@ import polars as pl
 from assets.names import LAKE_LETTERS
 from assets.resources import LakeResource
 from headway.errors import HeadwayError
-from headway.letters import letters_table
+from headway.letter_table import letters_table
 
 _EVERY_S = 60
 _CAUSES_SHOWN = 20

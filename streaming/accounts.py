@@ -19,7 +19,8 @@ from headway.clock import from_us, parse_instant_us
 from headway.errors import InputRejected, TransientFailure
 from headway.features.definitions import FeatureView
 from headway.ledger import EFFECT_SCHEMA, LETTER_SCHEMA, RAW_SCHEMA, Books, Ledger, settle
-from headway.letters import LETTER_ID_HEADER, letter_of
+from headway.letter_fates import read_fates
+from headway.letters import LETTER_ID_HEADER, any_letter, letter_place
 from headway.ports import LogReader, Message, SearchIndex
 from headway.search import EVENTS_PATTERN
 from headway.ticks import header, is_tick
@@ -71,12 +72,14 @@ def read_ledger(stores: Stores, *, hours: int) -> Ledger:
 def read_books(stores: Stores) -> Books:
     """Return everything the ledger is settled from."""
     reader, lake, search = stores
+    # Before the stores: a sink letter whose record a store has taken after all excuses nothing there any more.
+    taken = frozenset(name for name, fate in read_fates(reader).items() if fate.state == "replayed")
     # Effects first: what is written meanwhile is then a raw record in flight, and never an effect without a cause.
     rows, lost_files = lake.read_what_is_left(
         "events", columns=["raw_partition", "raw_offset", "source", "id", "topic", "partition", "offset"]
     )
     documents = None if search is None else frame_of(_documents(search), EFFECT_SCHEMA)
-    letters = frame_of(map(_letter, reader.read(EVENTS_ENRICHED_LETTERS)), LETTER_SCHEMA)
+    letters = frame_of(_letters(reader, taken), LETTER_SCHEMA)
     enriched = frame_of(map(_enriched, _events(reader, EVENTS_ENRICHED)), EFFECT_SCHEMA)
     raw = frame_of(map(_raw, _events(reader, EVENTS_RAW)), RAW_SCHEMA)
     loaded = rows.filter(pl.col("topic").is_not_null()).select(pl.col(n).cast(t) for n, t in EFFECT_SCHEMA.items())
@@ -160,18 +163,21 @@ def _enriched(message: Message) -> tuple[Any, ...]:
     )
 
 
-def _letter(message: Message) -> tuple[Any, ...]:
-    letter = letter_of(message)
-    place = letter.raw_place or (None, None)
-    return (
-        *place,
-        letter.kind,
-        letter.stage,
-        letter.reason,
-        digest_of(letter.original),
-        message.partition,
-        message.offset,
-    )
+def _letters(reader: LogReader, taken: frozenset[str]) -> Iterator[tuple[Any, ...]]:
+    for message in reader.read(EVENTS_ENRICHED_LETTERS):
+        letter = any_letter(message)
+        if letter.kind == "sink" and letter_place(message).id in taken:
+            continue
+        place = letter.raw_place or (None, None)
+        yield (
+            *place,
+            letter.kind,
+            letter.stage,
+            letter.reason,
+            digest_of(letter.original),
+            message.partition,
+            message.offset,
+        )
 
 
 def _name(message: Message) -> tuple[str, str, str | None]:

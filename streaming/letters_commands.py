@@ -74,11 +74,15 @@ def _desk(settings: "Settings") -> "Iterator[LetterDesk]":
     from headway.adapters.kafka_exclusive import KafkaExclusiveWriter
     from headway.adapters.kafka_reader import KafkaReader
     from headway.letter_desk import DESK, LetterDesk
+    from products.catalogue import all_products
+    from streaming.sinks.offers import store_offers
 
+    domains = list(all_domains().values())
+    offers = store_offers(domains[0], sorted(all_products()), settings)
     reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
     writer = KafkaExclusiveWriter(bootstrap=settings.kafka_bootstrap, name=DESK)
     try:
-        yield LetterDesk(reader, writer, all_domains().values())
+        yield LetterDesk(reader, writer, domains, offers)
     finally:
         writer.close()
         reader.close()
@@ -223,7 +227,7 @@ def _outcome(done: "Done") -> Outcome:
     """Holds when no selected letter had to be left as it was for a reason somebody must mend."""
     from headway.letter_view import safe
 
-    left = sum(done.verdicts[verdict] for verdict in ("needs-fix", "needs-new-id", "sink"))
+    left = sum(done.verdicts[verdict] for verdict in ("needs-fix", "needs-new-id", "refused-again", "no-offer"))
     lines = [f"{count:>8,}  {verdict}" for verdict, count in sorted(done.verdicts.items())] or ["no letters selected"]
     if done.verdicts["replay"] and done.too_late is None:
         lines.append("          no watermark is known, so nothing can be said of features")

@@ -18,7 +18,8 @@ from headway.adapters.delta import Lake
 from headway.contracts import Domain
 from headway.features.changelog import changelog_table, streamed_changelog
 from headway.lake import LakeTable, events_table, streamed_rows
-from headway.letters import letter_rows, letters_table
+from headway.letter_table import letter_rows, letters_table
+from headway.letters import any_letter
 from headway.ports import Message
 from headway.predictions import prediction_rows, predictions_table
 from headway.ticks import is_tick
@@ -31,7 +32,7 @@ from headway.topics import (
 )
 from streaming.runtime import Flushed
 from streaming.sinks.buffer import Buffer, Limits
-from streaming.sinks.records import any_letter, enriched_event
+from streaming.sinks.records import enriched_event
 
 # A Delta commit costs 20-50 ms and one file per partition value: seconds of buffering keep both rare.
 FLUSH_AGE_S = 3.0

@@ -1,15 +1,10 @@
-"""What loaders read from the event topics: enriched events and letters, whoever wrote the record.
-
-Both topics are ours, but a topic has no door. A record that is no enriched event becomes a loader's letter; a record
-that is no letter is shown as one with reason ``unparseable``, so that nothing in a letter topic is out of sight.
-"""
+"""What loaders read from ``events.enriched``, whoever wrote the record: a record that is no event becomes a letter."""
 
 from headway.contracts import Domain
-from headway.errors import ContractViolation, InputRejected
+from headway.errors import InputRejected
 from headway.events import Event, parse_event
 from headway.features.windows import is_too_late
 from headway.lake import Transport
-from headway.letters import Letter, letter_of
 from headway.ports import Message
 from headway.ticks import header, tick_before_us
 
@@ -41,17 +36,3 @@ def enriched_event(domain: Domain, message: Message) -> tuple[Event, Transport]:
             event.time_us, tick_before_us=tick_us, lateness_us=domain.contract(event.type).lateness_us
         ),
     )
-
-
-def any_letter(message: Message) -> Letter:
-    """Return the letter in a record of a letter topic, or one that says that the record is none."""
-    try:
-        return letter_of(message)
-    except (ContractViolation, ValueError) as error:
-        return Letter(
-            reason="unparseable",
-            detail=f"{error}; written to the letter topic past Headway",
-            stage="unknown",
-            original=message.value or b"",
-            key=message.key,
-        )

@@ -10,14 +10,15 @@ template, which is ours: then nothing becomes a letter, and the job waits for so
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import structlog
 from prometheus_client import Counter
 
 from headway.contracts import Domain
 from headway.errors import DependencyDown, InputRejected
-from headway.letters import letter_about
-from headway.ports import Document, Message, Record, Refused, SearchIndex
+from headway.letters import any_letter, letter_about
+from headway.ports import Document, Message, Record, SearchIndex
 from headway.search import (
     EVENTS_PATTERN,
     event_document,
@@ -30,7 +31,7 @@ from headway.ticks import is_tick
 from headway.topics import EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS
 from streaming.runtime import Flushed
 from streaming.sinks.buffer import Buffer, Limits
-from streaming.sinks.records import any_letter, enriched_event
+from streaming.sinks.records import enriched_event
 
 STAGE = "search-loader"
 # A person looks a second after the fact; a bulk of thousands costs the node as much as ten of hundreds.
@@ -43,6 +44,14 @@ _FIELD = re.compile(r"field \[([^\]]+)\]|introduction of \[([^\]]+)\]")
 _LOG = structlog.get_logger()
 
 DOCUMENTS = Counter("headway_search_documents_total", "Documents offered to the search index.", ["kind", "result"])
+
+
+class Misfit(NamedTuple):
+    """An event that the index can never hold as it is, why, and the field where that is said."""
+
+    message: Message
+    detail: str
+    path: str | None
 
 
 class SearchSink:
@@ -69,22 +78,34 @@ class SearchSink:
             TransientFailure: the index is away, or did not take everything in time; what it took stays.
         """
         self._declare()
-        events: dict[str, tuple[Message, Document]] = {}
+        events: list[Message] = []
         letters: list[tuple[Message, Document]] = []
-        refusals: list[Record] = []
         for message in self._buffer.messages:
             if message.topic != EVENTS_ENRICHED:
                 letters.append((message, letter_document(message, any_letter(message))))
             elif not is_tick(message):
-                try:
-                    document = self._event(message)
-                except InputRejected as refusal:
-                    refusals.append(_letter(message, str(refusal), path=None))
-                else:
-                    events.setdefault(document.id, (message, document))  # the first write wins within a batch too
-        refusals += self._write_events(events)
+                events.append(message)
+        refusals = [_letter(misfit) for misfit in self.write_events(events)]
         self._write_letters(letters)
         return Flushed(messages=self._buffer.clear(), letters=refusals)
+
+    def write_events(self, messages: Sequence[Message]) -> list[Misfit]:
+        """Write enriched events past the buffer; return those that the index can never hold.
+
+        Raises:
+            TransientFailure: see `flush`.
+        """
+        self._declare()
+        events: dict[str, tuple[Message, Document]] = {}
+        misfits: list[Misfit] = []
+        for message in messages:
+            try:
+                document = self._event(message)
+            except InputRejected as refusal:
+                misfits.append(Misfit(message, str(refusal), None))
+            else:
+                events.setdefault(document.id, (message, document))  # the first write wins within a batch too
+        return misfits + self._create(events)
 
     def drop(self) -> None:
         """Forget the buffer; what the index looks like is asked again, as it may have been away."""
@@ -101,7 +122,7 @@ class SearchSink:
         event, transport = enriched_event(self._domain, message)
         return event_document(self._domain, event, transport, written_us=message.timestamp_ms * 1000)
 
-    def _write_events(self, events: dict[str, tuple[Message, Document]]) -> list[Record]:
+    def _create(self, events: dict[str, tuple[Message, Document]]) -> list[Misfit]:
         documents = [document for _, document in events.values()]
         elsewhere = self._known_elsewhere(documents)
         created = self._index.create([document for document in documents if document.id not in elsewhere])
@@ -112,7 +133,10 @@ class SearchSink:
                 f"it refuses {len(created.refused)} of {len(documents)} events ({created.refused[0].reason}); "
                 "compare the index's mapping with the domain's contracts",
             )
-        return [self._refused(events[refused.document.id][0], refused) for refused in created.refused]
+        return [
+            Misfit(events[refused.document.id][0], refused.reason, _path_in(refused.reason))
+            for refused in created.refused
+        ]
 
     def _known_elsewhere(self, documents: Sequence[Document]) -> frozenset[str]:
         """Which of these events are in the index of another day: repeats that came too late for the Enricher to know."""
@@ -120,12 +144,6 @@ class SearchSink:
         if not documents or not set(self._index.indexes(EVENTS_PATTERN)) - todays:
             return frozenset()
         return self._index.known(EVENTS_PATTERN, [document.id for document in documents], outside=todays)
-
-    def _refused(self, message: Message, refused: Refused) -> Record:
-        named = _FIELD.search(refused.reason)
-        path = None if named is None else f"$.{named.group(1) or named.group(2)}"
-        _LOG.info("letter", reason="mapping", detail=refused.reason, partition=message.partition, offset=message.offset)
-        return _letter(message, refused.reason, path=path)
 
     def _write_letters(self, letters: Sequence[tuple[Message, Document]]) -> None:
         """Write letters; one that the index refuses is written without what it says, as it cannot be a letter again."""
@@ -140,7 +158,14 @@ class SearchSink:
             raise DependencyDown("search index", f"it refuses letters ({again.refused[0].reason}); mend its template")
 
 
-def _letter(message: Message, detail: str, *, path: str | None) -> Record:
+def _path_in(reason: str) -> str | None:
+    named = _FIELD.search(reason)
+    return None if named is None else f"$.{named.group(1) or named.group(2)}"
+
+
+def _letter(misfit: Misfit) -> Record:
+    message, detail, path = misfit
+    _LOG.info("letter", reason="mapping", detail=detail, partition=message.partition, offset=message.offset)
     letter = letter_about(message, reason="mapping", detail=detail, stage=STAGE, path=path)
     return letter.to_record(EVENTS_ENRICHED_LETTERS)
 

@@ -9,6 +9,9 @@ from headway.adapters.memory_search import MemorySearch
 from headway.events import parse_event
 from headway.lake import Transport
 from headway.ledger import JUDGED_HOURS, Ledger
+from headway.letter_fates import Fate
+from headway.letter_replay import Signature
+from headway.letters import LetterPlace, letter_about
 from headway.ports import Document
 from headway.search import event_document, event_template
 from headway.ticks import header
@@ -19,6 +22,7 @@ from streaming.audit import ledger_lines
 from streaming.sinks.lake import build_lake_sink
 from tests.streaming_world import DOMAIN, World, departed
 
+ANN = Signature(by="ann", at_us=0)
 TOPICS = (EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS, EVENTS_RAW_LETTERS)
 
 
@@ -108,6 +112,27 @@ def test_three_deleted_documents_and_one_lake_file_are_named_and_nothing_else(wo
     assert sorted(name.split(" at ")[0] for name in ledger.named("not-in-search", limit=99)) == gone
     assert (ledger.count("not-in-search"), ledger.count("not-in-lake"), ledger.differences.height) == (3, 3, 6)
     assert (ledger.search, ledger.lake, len(ledger.lost_files)) == (6, 6, 1)
+
+
+def test_a_refused_document_excuses_nothing_once_its_letter_was_replayed(world: World, tmp_path: Path) -> None:
+    world.send(departed("misfit", at="10:00"))
+    loaded(world, tmp_path)
+    [message] = world.messages(EVENTS_ENRICHED)
+    letter = letter_about(message, reason="mapping", detail="d", stage="search-loader")
+    where = world.broker.append(letter.to_record(EVENTS_ENRICHED_LETTERS))
+    search = MemorySearch()
+    search.put_template(event_template(DOMAIN))
+    stores = Stores(world.reader, Lake(tmp_path), search)
+    excused = read_ledger(stores, hours=JUDGED_HOURS)
+    search.create(documents_of(world))
+    world.broker.append(Fate(letter=LetterPlace(*where).id, steps=(ANN.step("replayed", None, None),)).to_record())
+    taken = read_ledger(stores, hours=JUDGED_HOURS)
+    search.drop(documents_of(world)[0].index)
+
+    ledger = read_ledger(stores, hours=JUDGED_HOURS)
+
+    assert (excused.balanced, taken.balanced) == (True, True)
+    assert [name.split(" at ")[0] for name in ledger.named("not-in-search", limit=9)] == ["misfit"]
 
 
 def documents_of(world: World) -> list[Document]:

@@ -24,7 +24,7 @@ EVERYTHING = Selection()
 
 
 def desk_of(world: World, writer: ExclusiveWriter | None = None) -> LetterDesk:
-    return LetterDesk(world.reader, writer or MemoryExclusiveWriter(world.broker, name="letters"), [DOMAIN])
+    return LetterDesk(world.reader, writer or MemoryExclusiveWriter(world.broker, name="letters"), [DOMAIN], {})
 
 
 def broken(count: int) -> World:
@@ -214,26 +214,6 @@ def test_what_is_headways_own_is_never_put_back(field: str) -> None:
     assert done.verdicts == {"needs-fix": 1}
 
 
-def test_a_sink_letter_is_not_put_back_as_its_event_is_accepted_already() -> None:
-    world = broken(0)
-    [enriched] = world.messages(EVENTS_ENRICHED)
-    letter = Letter(
-        reason="mapping",
-        detail="d",
-        stage="search-loader",
-        original=enriched.value or b"",
-        topic=EVENTS_ENRICHED,
-        partition=enriched.partition,
-        offset=enriched.offset,
-    )
-    world.broker.append(letter.to_record(EVENTS_ENRICHED_LETTERS))
-
-    done = replay_all(desk_of(world))
-
-    assert done.verdicts == {"sink": 1}
-    assert len(world.messages(EVENTS_RAW)) == 1
-
-
 def test_a_replayed_event_that_fails_again_is_a_new_letter_which_names_the_old_one() -> None:
     world = World()
     world.send(departed("e1", at="10:00", origin="XXX"))
@@ -285,6 +265,16 @@ def test_a_dry_run_writes_nothing_and_takes_no_name_from_anybody() -> None:
 
     assert world.broker.holder("letters") is writer
     assert world.messages(LETTERS_FATE) == []
+
+
+def test_what_a_stranger_wrote_into_a_letter_topic_is_listed_and_hides_no_letter() -> None:
+    world = broken(1)
+    world.broker.append(Record(topic=EVENTS_RAW_LETTERS, key=None, value=b"stranger"))
+    world.broker.append(Record(EVENTS_ENRICHED_LETTERS, None, b"x", (("letter_reason", b"x"), ("letter_offset", b"x"))))
+
+    reasons = sorted(each.letter.reason for each in desk_of(world).letters(EVERYTHING))
+
+    assert reasons == ["schema-violation", "unparseable", "unparseable"]
 
 
 def test_letters_are_chosen_by_id_cause_reason_state_and_time() -> None:

@@ -9,7 +9,8 @@ import dagster as dg
 from assets.names import LAKE_LETTERS
 from assets.resources import LakeResource
 from headway.adapters.delta import Lake
-from headway.letters import Letter, letter_of, letter_rows, letters_table
+from headway.letter_table import letter_rows, letters_table
+from headway.letters import Letter, letter_of
 from headway.ports import Message
 from headway.topics import EVENTS_ENRICHED_LETTERS
 from orchestration.letter_sensor import letters_sensor

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from headway.clock import from_us
 from headway.errors import ContractViolation, InputRejected
 from headway.letter_causes import failing_path, fingerprint, stack_digest, without_values
+from headway.letter_table import letter_rows, letters_table
 from headway.letters import (
     LETTER_TOPICS,
     REASONS,
@@ -14,8 +15,6 @@ from headway.letters import (
     letter_about,
     letter_of,
     letter_place,
-    letter_rows,
-    letters_table,
     parse_letter_id,
 )
 from headway.ports import Message, Record
