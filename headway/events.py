@@ -4,7 +4,9 @@ Only top-level fields are judged here (the Collector's duty); bodies are judged 
 Validator. An event's identity is (source, id) (SEMANTICS S12).
 """
 
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 import msgspec
 import orjson
@@ -26,6 +28,25 @@ MAX_FIELD_CHARS = 1024
 FUTURE_LIMIT_US = 5 * MINUTE_US
 # Nobody's event is this deep; the encoder stops at 254 and the decoder at 1,024, so a deeper one could be read, not written.
 MAX_DEPTH = 64
+
+
+_LONGEST_UTC = len("2013-07-01T10:00:00.123456789Z")
+_EDGE_YEARS = (1, 9999)
+
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_FIELD_CHARS)]
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    """The top level of an event, as far as a decoder can judge it."""
+
+    specversion: Literal["1.0"]
+    id: _Text
+    source: _Text
+    type: _Text
+    subject: _Text
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
+    data: Any
+    planted: _Text | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +151,24 @@ def check_envelope(document: object) -> tuple[dict[str, Any], int]:
     if document.get("planted") is not None:
         _check_text("planted", document["planted"])
     return document, parse_instant_us(document["time"], field="time")
+
+
+def are_envelopes(documents: Sequence[Any]) -> bool:
+    """Whether `check_envelope` surely takes each of these decoded events, at a fifth of its cost. False says nothing.
+
+    Times with an offset are among what it says nothing of: the decoder reads more spellings of them than RFC 3339 has.
+    """
+    try:
+        envelopes = msgspec.convert(documents, list[_Envelope])
+    except msgspec.ValidationError:
+        return False
+    for document, envelope in zip(documents, envelopes, strict=True):
+        said = document["time"]
+        if said[-1] not in "Zz" or len(said) > _LONGEST_UTC or envelope.time.year in _EDGE_YEARS:
+            return False
+        if type(envelope.data) is not dict:
+            return False
+    return True
 
 
 def _depth(document: object) -> int:

@@ -1,6 +1,7 @@
 """Keep the garbage collector away from what lives as long as the process.
 
-A stream job holds a batch of thousands of short-lived values at a time and dictionaries of millions of long-lived ones.
+A stream job holds a batch of thousands of short-lived values at a time and dictionaries of millions of long-lived ones;
+a Collector holds hundreds of events of a few hundred values each.
 With Python's defaults every batch makes the collector walk all of them. Nothing on its
 hot path makes cycles, so the walk finds nothing.
 """

@@ -6,6 +6,7 @@ has any is refused; the cheap proof that there is none is that encoding the even
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +14,15 @@ import orjson
 
 from headway.clock import Clock, format_us, to_us
 from headway.errors import InputRejected
-from headway.events import MAX_EVENT_BYTES, TICK_TYPE, check_depth, check_envelope, decode_json
+from headway.events import (
+    MAX_DEPTH,
+    MAX_EVENT_BYTES,
+    TICK_TYPE,
+    are_envelopes,
+    check_depth,
+    check_envelope,
+    decode_json,
+)
 from headway.ports import Record
 from headway.topics import EVENTS_RAW
 from serving.collector_limits import MAX_BATCH_EVENTS
@@ -52,7 +61,8 @@ class Stamp:
         document = decode_json(raw)
         if orjson.dumps(document) != raw:
             _check_unique(raw)
-        return self._record(document, raw)
+        event, _ = check_envelope(document)
+        return self._record(event, raw)
 
     def accept_all(self, body: bytes) -> list[tuple[Record, str]] | None:
         """Return the records and ids of a JSON batch, or None when any of its events needs a closer look.
@@ -61,20 +71,19 @@ class Stamp:
         """
         try:
             documents = orjson.loads(body)
-            if not isinstance(documents, list) or len(documents) > MAX_BATCH_EVENTS or orjson.dumps(documents) != body:
+            if not isinstance(documents, list) or len(documents) > MAX_BATCH_EVENTS:
                 return None
-            return [self._whole(document) for document in documents]
+            raws = list(map(orjson.dumps, documents))
+            if b"[%b]" % b",".join(raws) != body or not are_envelopes(documents):
+                return None
+            for raw in raws:
+                _check_size(raw)
+            _check_depths(body, documents, raws)
+            return [self._record(document, raw) for document, raw in zip(documents, raws, strict=True)]
         except (orjson.JSONDecodeError, orjson.JSONEncodeError, InputRejected, TooLarge):
             return None
 
-    def _whole(self, document: object) -> tuple[Record, str]:
-        raw = orjson.dumps(document)
-        _check_size(raw)
-        check_depth(raw, document)
-        return self._record(document, raw)
-
-    def _record(self, document: object, raw: bytes) -> tuple[Record, str]:
-        event, _ = check_envelope(document)
+    def _record(self, event: dict[str, Any], raw: bytes) -> tuple[Record, str]:
         kind: str = event["type"]
         if kind.startswith("headway."):
             raise InputRejected(f"type: got {kind!r}; headway.* ({TICK_TYPE}) is reserved for Headway itself")
@@ -99,6 +108,14 @@ class Stamp:
 def _check_size(raw: bytes) -> None:
     if len(raw) > MAX_EVENT_BYTES:
         raise TooLarge(f"event: {len(raw)} bytes, wanted at most {MAX_EVENT_BYTES}")
+
+
+def _check_depths(body: bytes, events: Sequence[dict[str, Any]], raws: Sequence[bytes]) -> None:
+    # Each event has two brackets at least, so none is deeper than that and what all together have besides.
+    besides = body.count(b"{") + body.count(b"[") - 1 - 2 * len(events)
+    if besides + 2 > MAX_DEPTH:
+        for event, raw in zip(events, raws, strict=True):
+            check_depth(raw, event)
 
 
 def _without_reserved(raw: bytes) -> bytes:

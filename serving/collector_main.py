@@ -8,6 +8,7 @@ import sys
 
 from headway.adapters.kafka_publisher import KafkaPublisher
 from headway.clock import SystemClock
+from headway.garbage import spare_long_lived
 from headway.logs import configure_logging
 from headway.settings import LOOPBACK, Settings
 from headway.stopping import stop_event
@@ -47,6 +48,7 @@ def main() -> int:
     )
     server = ReplicaServer(served, host=LOOPBACK, port=settings.ports.collector_first + instance)
     server.start()
+    spare_long_lived()
     stop.wait()
     collector.drain()
     server.leave(drain_s=_DRAIN_S, timeout_s=ACKNOWLEDGE_TIMEOUT_S + 1)
