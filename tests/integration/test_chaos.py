@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from headway.cli import main
+from orchestration.chaos.tests_table import TESTS
 
 # A stack to start, a minute and more of load, and patience on a busy machine.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -49,22 +50,31 @@ def test_the_whole_of_each_test_holds(tmp_path: Path, test: str) -> None:
     held(*chaos(tmp_path, test))
 
 
+# What each planted bug breaks: how the violation's name ends, and a word of what it says.
+BREAKS = {
+    ("R1", "ack-before-delivery"): ("I1", "acknowledged and lost"),
+    ("R1", "letter-swallowed"): ("I1", "4xx without its letter"),
+    ("R1", "commit-before-write"): ("I2", "not-in-lake"),
+    ("R2", "acks-1"): ("lost", ""),
+    ("R3", "acks-1"): ("false acknowledgements", ""),
+    ("R3", "ack-before-delivery"): ("false acknowledgements", ""),
+    ("R5", "lake-appends-blindly"): ("I2", "twice"),
+    ("R7", "offsets-before-outputs"): ("I1", "acknowledged and lost"),
+}
+
+
+def test_every_planted_bug_of_the_table_is_tried() -> None:
+    assert set(BREAKS) == {(entry.name, mutant) for entry in TESTS for mutant in entry.mutants}
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("test", "mutant", "invariant", "word"),
-    [
-        ("R1", "ack-before-delivery", "I1", "acknowledged and lost"),
-        ("R1", "letter-swallowed", "I1", "4xx without its letter"),
-        ("R1", "commit-before-write", "I2", "not-in-lake"),
-        ("R5", "lake-appends-blindly", "I2", "twice"),
-        ("R7", "offsets-before-outputs", "I1", "acknowledged and lost"),
-    ],
-)
-def test_a_planted_bug_turns_its_test_red_for_its_own_reason(
-    tmp_path: Path, test: str, mutant: str, invariant: str, word: str
-) -> None:
+@pytest.mark.parametrize(("test", "mutant"), BREAKS)
+def test_a_planted_bug_turns_its_test_red_for_its_own_reason(tmp_path: Path, test: str, mutant: str) -> None:
+    invariant, word = BREAKS[test, mutant]
+
     code, report = chaos(tmp_path, test, "--short", "--mutant", mutant)
 
     assert code == 1
+    assert report["mutant"] == mutant
     named = [line for name, lines in report["violations"].items() if name.endswith(invariant) for line in lines]
     assert any(word in line for line in named), report["violations"]
