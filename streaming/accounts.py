@@ -183,7 +183,7 @@ def _letters(reader: LogReader, taken: frozenset[str]) -> Iterator[tuple[Any, ..
 def _name(message: Message) -> tuple[str, str, str | None]:
     try:
         stamp = _STAMP.decode(message.value or b"")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Written past the Collector; the Validator makes it a letter. Nothing it could repeat has an identity.
         return "", f"{message.partition}@{message.offset}", None
     return stamp.source, stamp.id, stamp.receivedat

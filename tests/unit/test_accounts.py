@@ -50,10 +50,11 @@ def test_letters_duplicates_and_bytes_of_strangers_balance(world: World, tmp_pat
     world.tick("10:15")
     world.send_bytes(b"\xff not an event", key="stranger")
     world.send_bytes(b'{"id": 3}', key="stranger")
+    world.send_bytes(b'{"data":' + b"[" * 10_000 + b"]" * 10_000 + b"}", key="stranger")
 
     ledger = loaded(world, tmp_path)
 
-    assert (ledger.raw, ledger.enriched, ledger.letters, ledger.duplicates) == (5, 1, 3, 1)
+    assert (ledger.raw, ledger.enriched, ledger.letters, ledger.duplicates) == (6, 1, 4, 1)
     assert ledger.balanced, ledger.facts(limit=9)
 
 
