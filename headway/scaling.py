@@ -6,10 +6,15 @@ instance can do is not configured: it is what one was seen to do. Refuses to sca
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from headway.backlog import Load, Policy
+
+# Stream jobs of which one instance runs and no more, and why; the others may have one for each partition.
+ALONE: Mapping[str, str] = {
+    "letters-watch": "it compares all letters with all events, and each of two would see half of the letters.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

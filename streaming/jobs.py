@@ -11,6 +11,7 @@ from headway.clock import SystemClock
 from headway.contracts import Domain
 from headway.letters import LETTER_TOPICS
 from headway.ports import Enrichment, Message
+from headway.scaling import ALONE
 from headway.topics import (
     EVENTS_ENRICHED,
     EVENTS_ENRICHED_LETTERS,
@@ -49,11 +50,12 @@ class Context(Scope):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One row of the table."""
+    """One row of the table; ``alone`` says why there is one instance of it and no more, if that is so."""
 
     name: str
     topics: Callable[[Scope], Sequence[str]]
     build: Callable[[Context], Worker]
+    alone: str | None = None
 
 
 def _enrich(context: Context) -> Worker:
@@ -141,7 +143,12 @@ JOBS: tuple[Job, ...] = (
     Job(name=AGGREGATE, topics=lambda _: [FEATURES_INPUT], build=_aggregate),
     Job(name="online-writer", topics=_changelogs, build=_online),
     Job(name="lake-loader", topics=_lake_topics, build=_lake),
-    Job(name="letters-watch", topics=lambda _: LETTER_TOPICS, build=_letters_watch),
+    Job(
+        name="letters-watch",
+        topics=lambda _: LETTER_TOPICS,
+        build=_letters_watch,
+        alone=ALONE["letters-watch"],
+    ),
     Job(
         name="search-loader",
         topics=lambda _: [EVENTS_ENRICHED, EVENTS_RAW_LETTERS, EVENTS_ENRICHED_LETTERS],

@@ -110,6 +110,9 @@ def main() -> int:
     parser.add_argument("--health-port", type=int, help="default: the job's own; 0 takes any that is free")
     parser.add_argument("--announce", type=Path, metavar="FILE", help="write there which port answers for its health")
     arguments = parser.parse_args()
+    alone = find_job(arguments.job).alone
+    if alone is not None and arguments.instance != 0:
+        parser.error(f"{arguments.job} --instance: got {arguments.instance}, wanted 0, as it runs alone: {alone}")
     configure_logging(f"job-{arguments.job}")
     settings = Settings()
     port = arguments.health_port

@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 
 import structlog
@@ -30,7 +31,7 @@ from headway.settings import LOOPBACK, Settings
 from headway.stopping import stop_event
 from products.catalogue import all_products
 from streaming.health import Health
-from streaming.jobs import JOBS, Scope, group_name
+from streaming.jobs import JOBS, Job, Scope, group_name
 from streaming.scaler_metrics import ScalerMetrics
 
 _LOG = structlog.get_logger()
@@ -100,9 +101,14 @@ def backlogs_of(domain: Domain, admin: AdminClient) -> Backlogs:
 
     def read() -> dict[str, GroupBacklog]:
         found = read_backlogs(admin, topics)
-        return {job.name: found[group_name(domain, job.name)] for job in JOBS}
+        return {job.name: for_instances(found[group_name(domain, job.name)], job) for job in JOBS}
 
     return read
+
+
+def for_instances(backlog: GroupBacklog, job: Job) -> GroupBacklog:
+    """Return the backlog with the partitions that may be shared: of a job that runs alone, all go together."""
+    return backlog if job.alone is None else replace(backlog, partitions=1)
 
 
 def main() -> int:

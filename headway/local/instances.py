@@ -52,7 +52,8 @@ class Instances:
         before = self.wanted(name)
         count = before.instances if instances is None else instances
         if not 1 <= count <= scalable.most:
-            raise PermanentFailure(f"{name}: got {count} instances, wanted 1 to {scalable.most}: {scalable.limit}")
+            wanted = "1" if scalable.most == 1 else f"1 to {scalable.most}"
+            raise PermanentFailure(f"{name}: got {count} instances, wanted {wanted}: {scalable.limit}")
         if before.held and not held and instances is not None:
             raise PermanentFailure(
                 f"{name}: a person holds it at {before.instances} instances. `headway scale {name} auto` lets it go."

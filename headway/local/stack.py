@@ -23,6 +23,7 @@ from headway.local.kafka import BrokerConfig, broker_command, broker_ready, form
 from headway.local.plan import Process, Scalable
 from headway.local.search import NodeConfig, node_command, node_ready, prepare_node
 from headway.local.valkey import valkey_command, valkey_ready
+from headway.scaling import ALONE
 from headway.settings import LOOPBACK, Settings, project_root
 from headway.topics import PARTITIONS
 
@@ -366,12 +367,13 @@ def _search(settings: Settings) -> list[Process]:
 
 
 def _scalable(settings: Settings, *, names: Sequence[str]) -> list[Scalable]:
+    shared = f"its topics have {PARTITIONS} partitions each, and an instance beyond them would idle."
     return [
         Scalable(
             name=name,
             instance=lambda number, name=name: _job(settings, name, number),  # type: ignore[misc]  # bound per job
-            most=PARTITIONS,
-            limit=f"its topics have {PARTITIONS} partitions each, and an instance beyond them would idle.",
+            most=1 if name in ALONE else PARTITIONS,
+            limit=ALONE.get(name, shared),
         )
         for name in names
     ]

@@ -1,8 +1,8 @@
 """Watches the letter topics: counts by reason, tells each new cause once, and tells when the rate is unusual.
 
 An alert goes out before the offsets are committed, so after a crash it may be told twice and is never left out. Causes
-are remembered in ``letters.causes``, written in the transaction of the offsets: a restart tells nothing again. Meant to
-run as one instance; a second one asks that topic before it calls a cause new.
+are remembered in ``letters.causes``, written in the transaction of the offsets: a restart tells nothing again. Runs as one
+instance (`headway.scaling.ALONE`); one that takes over asks that topic before it calls a cause new.
 """
 
 from collections import deque
