@@ -4,14 +4,13 @@ All of the job but its health port: transactions, dedupe state in its compacted 
 and a memory of its own, since the ids of the window before would all be repeats.
 """
 
-import math
 import sys
 from collections.abc import Sequence
 
 from benchmarks.peers.meter import Meter
 from domains.flights.domain import DOMAIN
 from headway.adapters.kafka_log import KafkaEventLog
-from headway.enrichment import CachedEnrichment, ReferenceEnrichment
+from headway.enrichment import ReferenceEnrichment
 from headway.garbage import spare_long_lived
 from headway.logs import configure_logging
 from headway.ports import Message, Record
@@ -36,7 +35,7 @@ class Counted:
 def main(broker: str, source: str, group: str, window_s: str) -> None:
     """Work until the meter ends the process."""
     configure_logging("p7")
-    enrichment = CachedEnrichment(ReferenceEnrichment(DOMAIN.load_reference()), DOMAIN, ttl_s=math.inf)
+    enrichment = ReferenceEnrichment(DOMAIN.load_reference())
     handler = EnrichHandler(DOMAIN, enrichment, lambda _topic, _partition: [])
     worker = HandlerWorker(Counted(handler, Meter(float(window_s))))
     log = KafkaEventLog(

@@ -9,6 +9,7 @@ transaction that did not commit it must be restored.
 import heapq
 import struct
 from collections.abc import Iterator
+from itertools import starmap
 
 from headway.clock import HOUR_US, MINUTE_US
 from headway.errors import ContractViolation
@@ -66,7 +67,7 @@ class Identities:
             part = unsaved[start : start + _PACK_ENTRIES]
             key = b"%b%d/%d" % (_PACK, offset, start)
             heapq.heappush(self._packs, (max(bucket for _, _, bucket in part), key))
-            yield key, b"".join(_ENTRY.pack(*entry) for entry in part)
+            yield key, b"".join(starmap(_ENTRY.pack, part))
 
     def restore(self, key: bytes, value: bytes, *, tick_us: int | None) -> None:
         """Take a pack back, without what the newest tick has made expire: its identities may stand in younger packs.

@@ -251,7 +251,15 @@ EnrichmentAnswer = Enriched | EnrichmentRefused | EnrichmentFailed
 
 
 class Enrichment(Protocol):
-    """Static reference data behind a call. What it answers depends on the body and on ``version`` alone."""
+    """Static reference data behind a call. What it answers depends on the body and on ``version`` alone.
+
+    Attributes:
+        items_at_once: how many items to ask for in one call.
+    """
+
+    @property
+    def items_at_once(self) -> int:
+        """See the class."""
 
     def enrich(self, items: Sequence[EnrichmentItem]) -> list[EnrichmentAnswer]:
         """One answer per item, in order.

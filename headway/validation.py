@@ -5,10 +5,10 @@ bites: whatever passes here is written to the lake and to the stores, so every v
 bits, instants the years 2 to 9998 (a zone may push an edge over), texts valid Unicode.
 """
 
-import hashlib
 import json
 import re
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -59,11 +59,14 @@ _ATTRIBUTES = Envelope.__struct_fields__
 class Rejected(Exception):
     """An event that becomes a letter; ``path`` says where in the event, as a JSON path."""
 
-    def __init__(self, reason: Reason, detail: str, *, path: str = "$", contract: str | None = None) -> None:
+    def __init__(
+        self, reason: Reason, detail: str, *, path: str = "$", contract: str | None = None, attempts: int = 1
+    ) -> None:
         super().__init__(detail if len(detail) <= MAX_DETAIL_CHARS else detail[: MAX_DETAIL_CHARS - 3] + "...")
         self.reason = reason
         self.path = path[:MAX_DETAIL_CHARS]
         self.contract = contract
+        self.attempts = attempts
 
 
 class Valid(msgspec.Struct, frozen=True, gc=False):
@@ -113,19 +116,17 @@ class Validator:
             Rejected: with a reason of ``unparseable``, ``unknown-type``, ``schema-violation`` or ``future-time``.
         """
         envelope = self._envelope(raw)
-        judge = self._judges.get(envelope.type)
-        if judge is None:
-            raise Rejected(
-                "unknown-type",
-                f"type: got {envelope.type[:100]!r}, wanted one of {sorted(self._judges)}; publish its contract first",
-                path="$.type",
-            )
-        body = self._body(envelope, judge)
+        judge = self._judge_of(envelope.type)
+        body = _typed(envelope.type, envelope.data, judge)
         if raw.count(b'":') != _keys_of(envelope) + judge.fields or not judge.exact_count:
             _check_unique(raw)
-        time = _utc(envelope, "time")
-        received = _utc(envelope, "receivedat")
-        if received is None and written_ms > 0:
+        time, received = envelope.time, envelope.receivedat
+        if time.tzinfo is not UTC or time.year in _YEARS:
+            time = envelope.time = _utc(time, "time")
+        if received is not None:
+            if received.tzinfo is not UTC or received.year in _YEARS:
+                received = envelope.receivedat = _utc(received, "receivedat")
+        elif written_ms > 0:
             received = from_us(written_ms * 1000)
         if received is not None and time > received and time - received > _FUTURE_LIMIT:
             raise Rejected(
@@ -137,19 +138,22 @@ class Validator:
             )
         body_json = self._encode(body)
         time_us = to_us(time)
-        said = b"%b\x1f%b\x1f%d\x1f%b" % (envelope.type.encode(), envelope.subject.encode(), time_us, body_json)
+        said = f"{envelope.type}\x1f{envelope.subject}\x1f{time_us}\x1f".encode() + body_json
         identity = f"{envelope.source}\x1f{envelope.id}".encode()
         return Valid(
             envelope,
             body,
             body_json,
             time_us,
-            hashlib.blake2b(identity, digest_size=16).digest(),
-            hashlib.blake2b(said, digest_size=8).digest(),
+            blake2b(identity, digest_size=16).digest(),
+            blake2b(said, digest_size=8).digest(),
         )
 
     def judge_body(self, event_type: str, data: msgspec.Raw) -> msgspec.Struct:
         """Return the typed body of one event, whatever its envelope; raises `Rejected` as `judge` does."""
+        return _typed(event_type, data, self._judge_of(event_type))
+
+    def _judge_of(self, event_type: str) -> _Judge:
         judge = self._judges.get(event_type)
         if judge is None:
             raise Rejected(
@@ -157,19 +161,16 @@ class Validator:
                 f"type: got {event_type[:100]!r}, wanted one of {sorted(self._judges)}; publish its contract first",
                 path="$.type",
             )
-        return _typed(event_type, data, judge)
+        return judge
 
     def _envelope(self, raw: bytes) -> Envelope:
         if len(raw) > MAX_RAW_BYTES:
             raise Rejected("unparseable", f"event: got {len(raw)} bytes, wanted at most {MAX_EVENT_BYTES}")
         try:
             # The decoder does not look into what it skips, so bytes that are no text are found here.
-            return self._decode(str(raw, "utf-8"))
+            return self._decode(raw if raw.isascii() else str(raw, "utf-8"))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise _unparseable(raw, error) from error
-
-    def _body(self, envelope: Envelope, judge: _Judge) -> msgspec.Struct:
-        return _typed(envelope.type, envelope.data, judge)
 
 
 def _typed(event_type: str, data: msgspec.Raw, judge: _Judge) -> msgspec.Struct:
@@ -228,17 +229,10 @@ def _keys_of(envelope: Envelope) -> int:
     )
 
 
-def _utc(envelope: Envelope, name: Literal["time", "receivedat"]) -> Any:  # Any: None only where it is optional
-    """Return the instant in UTC, and have the envelope say it so."""
-    instant: datetime | None = getattr(envelope, name)
-    if instant is None:
-        return None
+def _utc(instant: datetime, name: str) -> datetime:
     if instant.year in _YEARS:
         raise Rejected("unparseable", f"{name}: got year {instant.year}, wanted 2 to 9998", path=f"$.{name}")
-    if instant.tzinfo is not UTC:
-        instant = instant.astimezone(UTC)
-        setattr(envelope, name, instant)
-    return instant
+    return instant.astimezone(UTC)
 
 
 def _unparseable(raw: bytes, error: Exception) -> Rejected:

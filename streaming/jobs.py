@@ -3,7 +3,6 @@
 Building happens in the job's own process; nothing here connects at import.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -68,8 +67,8 @@ def _enrichment(context: Context) -> Enrichment:
     from headway.enrichment import CachedEnrichment, ReferenceEnrichment
 
     if not context.enrichment_url:
-        # What is in process cannot grow old: another version is another process.
-        return CachedEnrichment(ReferenceEnrichment(context.domain.load_reference()), context.domain, ttl_s=math.inf)
+        # Not behind the cache: finding an answer among 65,536 costs more than a look into small tables.
+        return ReferenceEnrichment(context.domain.load_reference())
     from headway.adapters.enrichment_http import HttpEnrichment
 
     return CachedEnrichment(HttpEnrichment(context.enrichment_url), context.domain)

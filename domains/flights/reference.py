@@ -44,6 +44,7 @@ ENRICHMENT: Mapping[str, ColumnType] = {
 }
 ENRICHMENT_INPUTS = ("carrier", "tail", "origin", "dest")
 _NOTHING: dict[str, Any] = dict.fromkeys(ENRICHMENT)
+_NO_PLANE = (None, None)
 
 # Destinations of 7,602 flights that the package's airports.csv lacks: it stops at the 50 states.
 # Source: OurAirports (public domain), TJBQ, TJPS, TJSJ, TIST; checked against the flown distances in a test.
@@ -72,28 +73,28 @@ class FlightReference:
             InputRejected: an airport or airline is unknown; names field, got, wanted and what to do.
         """
         if isinstance(body, WeatherObserved):
-            self._airport("origin", body.origin)
+            if body.origin not in self.airports:
+                raise _unknown("origin", body.origin, self.airports)
             return dict(_NOTHING)
         if not isinstance(body, Flight):
             raise ContractViolation(f"flight reference: got a {type(body).__name__}, wanted a body of domain flights")
-        self._airport("origin", body.origin)
-        dest = self._airport("dest", body.dest)
-        if body.carrier not in self.airlines:
+        if body.origin not in self.airports:
+            raise _unknown("origin", body.origin, self.airports)
+        dest, airline = self.airports.get(body.dest), self.airlines.get(body.carrier)
+        if dest is None:
+            raise _unknown("dest", body.dest, self.airports)
+        if airline is None:
             raise _unknown("carrier", body.carrier, self.airlines)
-        plane = self.planes.get(body.tail) if body.tail is not None else None
+        lat, lon, zone = dest
+        year, seats = _NO_PLANE if body.tail is None else self.planes.get(body.tail, _NO_PLANE)
         return {
-            "dest_lat": dest.lat,
-            "dest_lon": dest.lon,
-            "dest_tz": dest.tz,
-            "airline_name": self.airlines[body.carrier],
-            "plane_year": None if plane is None else plane.year,
-            "plane_seats": None if plane is None else plane.seats,
+            "dest_lat": lat,
+            "dest_lon": lon,
+            "dest_tz": zone,
+            "airline_name": airline,
+            "plane_year": year,
+            "plane_seats": seats,
         }
-
-    def _airport(self, field: str, code: str) -> Airport:
-        if code not in self.airports:
-            raise _unknown(field, code, self.airports)
-        return self.airports[code]
 
     def enrich_frame(self, events: pl.DataFrame) -> pl.DataFrame:
         """Return the frame with the enrichment columns added: ``enrich`` for a million rows, same rows, same order.

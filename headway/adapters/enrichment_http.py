@@ -68,6 +68,9 @@ class Unanswered(Exception):
 class HttpEnrichment:
     """Asks the Enrichment API; for one thread."""
 
+    # A whole batch of the Enricher: one request serves the misses of all of it.
+    items_at_once = 2_000
+
     def __init__(
         self,
         url: str,

@@ -36,6 +36,24 @@ class _Partition:
 
     tick_us: int | None = None
     identities: Identities = field(default_factory=Identities)
+    # What every record says of the tick before it; nothing before the first.
+    tick_headers: tuple[tuple[str, bytes], ...] = ()
+
+    def take_tick(self, tick_us: int) -> None:
+        """Have this tick as the newest."""
+        self.tick_us = tick_us
+        self.tick_headers = ((TICK_BEFORE_HEADER, b"%d" % tick_us),)
+
+
+class _Draft(msgspec.Struct, frozen=True, gc=False):
+    """A valid event written out, before it is asked whether it is a repeat; a letter where it was not enriched."""
+
+    identity: bytes
+    content: bytes
+    time_us: int
+    type_header: tuple[str, bytes]
+    age_headers: tuple[tuple[str, bytes], ...]
+    value: bytes | Rejected
 
 
 class EnrichHandler:
@@ -47,7 +65,6 @@ class EnrichHandler:
         self._validator = Validator(domain)
         self._encode = msgspec.json.Encoder().encode
         self._types = {c.event_type: ("ce_type", c.event_type.encode()) for c in domain.contracts}
-        self._columns: dict[int, tuple[Enriched, bytes]] = {}
         self._partitions: dict[int, _Partition] = {}
         self.duplicates = 0
 
@@ -67,21 +84,21 @@ class EnrichHandler:
         Raises:
             DependencyDown: the Enrichment API answers nothing; no state has changed, and the batch may be tried again.
         """
-        judged = [None if is_tick(message) else self._judge(message) for message in batch]
-        valid = [each for each in judged if isinstance(each, Valid)]
-        answers = iter(self._enrichment.enrich([EnrichmentItem(v.envelope.type, v.body) for v in valid]))
-        now_s = monotonic_s()
+        step = self._enrichment.items_at_once
+        drafts = [draft for at in range(0, len(batch), step) for draft in self._drafts(batch[at : at + step])]
         outputs: list[Record] = []
         first_offsets: dict[int, int] = {}
-        for message, verdict in zip(batch, judged, strict=True):
-            state = self._partitions[message.partition]
-            first_offsets.setdefault(message.partition, message.offset)
-            if verdict is None:
+        for message, draft in zip(batch, drafts, strict=True):
+            partition = message.partition
+            state = self._partitions[partition]
+            if partition not in first_offsets:
+                first_offsets[partition] = message.offset
+            if draft is None:
                 outputs.extend(_tick(state, message))
-            elif isinstance(verdict, Rejected):
-                outputs.append(_letter(message, verdict))
+            elif isinstance(draft, Rejected):
+                outputs.append(_letter(message, draft))
             else:
-                record = self._event(state, message, verdict, next(answers), now_s)
+                record = self._record(state, message, draft)
                 if record is not None:
                     outputs.append(record)
         for partition, offset in first_offsets.items():
@@ -89,52 +106,51 @@ class EnrichHandler:
                 outputs.append(Record(STATE_DEDUPE, key, value, partition=partition))
         return outputs
 
-    def _judge(self, message: Message) -> Valid | Rejected:
+    def _drafts(self, part: Sequence[Message]) -> list[_Draft | Rejected | None]:
+        """Judge and enrich; None for a tick. What an event was decoded into is let go here, while it is in the cache."""
+        judged = [self._judge(message) for message in part]
+        valid = [each for each in judged if isinstance(each, Valid)]
+        answers = iter(self._enrichment.enrich([EnrichmentItem(each.envelope.type, each.body) for each in valid]))
+        now_s = monotonic_s()
+        return [self._draft(each, next(answers), now_s) if isinstance(each, Valid) else each for each in judged]
+
+    def _judge(self, message: Message) -> Valid | Rejected | None:
+        if message.key is None and is_tick(message):
+            return None
         try:
             return self._validator.judge(message.value or b"", written_ms=message.timestamp_ms)
         except Rejected as rejection:
             return rejection
 
-    def _event(
-        self, state: _Partition, message: Message, event: Valid, answer: EnrichmentAnswer, now_s: float
-    ) -> Record | None:
-        known = state.identities.content(event.identity)
-        if known is not None and known == event.content:
+    def _draft(self, event: Valid, answer: EnrichmentAnswer, now_s: float) -> _Draft:
+        envelope = event.envelope
+        age_headers: tuple[tuple[str, bytes], ...] = ()
+        value: bytes | Rejected
+        if type(answer) is Enriched:
+            if now_s - answer.fetched_s >= 1:
+                age_headers = ((ENRICHMENT_AGE_HEADER, b"%d" % answer.age_s(now_s)),)
+            envelope.datacontenttype = _JSON
+            envelope.enrichmentversion = answer.version
+            envelope.data = msgspec.Raw(_joined(event.body_json, self._encode(answer.columns)))
+            value = self._encode(envelope)
+        else:
+            value = _unenriched(event, answer)
+        return _Draft(event.identity, event.content, event.time_us, self._types[envelope.type], age_headers, value)
+
+    def _record(self, state: _Partition, message: Message, draft: _Draft) -> Record | None:
+        known = state.identities.content(draft.identity)
+        if known is not None:
+            if known != draft.content:
+                return _letter(message, _conflict(self._validator.judge(message.value or b"", written_ms=0)))
             self.duplicates += 1
             return None
-        if known is not None:
-            return _letter(message, _conflict(event))
-        if type(answer) is not Enriched:
-            return _letter(message, _unenriched(event, answer), attempts=getattr(answer, "attempts", 1))
-        state.identities.remember(event.identity, event.content, time_us=event.time_us, tick_us=state.tick_us)
-        headers = [self._types[event.envelope.type], ("raw_offset", b"%d" % message.offset)]
-        if state.tick_us is not None:
-            headers.append((TICK_BEFORE_HEADER, b"%d" % state.tick_us))
-        age_s = int(answer.age_s(now_s))
-        if age_s:
-            headers.append((ENRICHMENT_AGE_HEADER, b"%d" % age_s))
-        value = self._enriched_json(event, answer)
-        return Record(EVENTS_ENRICHED, message.key, value, tuple(headers), message.partition)
-
-    def _enriched_json(self, event: Valid, answer: Enriched) -> bytes:
-        envelope = event.envelope
-        envelope.datacontenttype = _JSON
-        envelope.enrichmentversion = answer.version
-        envelope.data = msgspec.Raw(_joined(event.body_json, self._columns_json(answer)))
-        return self._encode(envelope)
-
-    def _columns_json(self, answer: Enriched) -> bytes:
-        """Return the columns as JSON; an answer is used for thousands of events, and encoded once."""
-        kept = self._columns.get(id(answer))
-        if kept is None or kept[0] is not answer:
-            if len(self._columns) >= _KEPT_ANSWERS:
-                self._columns.clear()
-            kept = self._columns[id(answer)] = (answer, self._encode(answer.columns))
-        return kept[1]
-
-
-# More than an hour's distinct inputs; above it the memory starts again from nothing.
-_KEPT_ANSWERS = 20_000
+        value = draft.value
+        if isinstance(value, Rejected):
+            return _letter(message, value)
+        state.identities.remember(draft.identity, draft.content, time_us=draft.time_us, tick_us=state.tick_us)
+        place = ("raw_offset", b"%d" % message.offset)
+        headers = (draft.type_header, place, *state.tick_headers, *draft.age_headers)
+        return Record(EVENTS_ENRICHED, message.key, value, headers, message.partition)
 
 
 def _joined(body: bytes, columns: bytes) -> bytes:
@@ -145,7 +161,7 @@ def _joined(body: bytes, columns: bytes) -> bytes:
 
 def _tick(state: _Partition, message: Message) -> list[Record]:
     tick_us = tick_us_of(message)
-    state.tick_us = tick_us
+    state.take_tick(tick_us)
     forget = [Record(STATE_DEDUPE, key, None, partition=message.partition) for key in state.identities.forget(tick_us)]
     remember = Record(STATE_DEDUPE, _TICK_KEY, b"%d" % tick_us, partition=message.partition)
     return [tick_record(EVENTS_ENRICHED, tick_us, partition=message.partition), remember, *forget]
@@ -161,11 +177,11 @@ def _unenriched(event: Valid, answer: EnrichmentAnswer) -> Rejected:
     if isinstance(answer, EnrichmentRefused):
         path = f"$.data.{answer.field}" if answer.field else "$.data"
         return Rejected("enrichment-refused", answer.detail, path=path, contract=event.envelope.type)
-    detail = "" if isinstance(answer, Enriched) else answer.detail
-    return Rejected("enrichment-failed", detail, path="$.data", contract=event.envelope.type)
+    detail, attempts = ("", 1) if isinstance(answer, Enriched) else (answer.detail, answer.attempts)
+    return Rejected("enrichment-failed", detail, path="$.data", contract=event.envelope.type, attempts=attempts)
 
 
-def _letter(message: Message, rejection: Rejected, *, attempts: int = 1) -> Record:
+def _letter(message: Message, rejection: Rejected) -> Record:
     _LOG.info(
         "letter", reason=rejection.reason, detail=str(rejection), partition=message.partition, offset=message.offset
     )
@@ -176,7 +192,7 @@ def _letter(message: Message, rejection: Rejected, *, attempts: int = 1) -> Reco
         stage="enricher",
         path=rejection.path,
         contract=rejection.contract,
-        attempts=attempts,
+        attempts=rejection.attempts,
     )
     return letter.to_record(EVENTS_ENRICHED_LETTERS)
 
@@ -184,7 +200,8 @@ def _letter(message: Message, rejection: Rejected, *, attempts: int = 1) -> Reco
 def _restored(partition: int, kept: Sequence[Message]) -> _Partition:
     state = _Partition()
     ticks = [int(message.value or b"") for message in kept if message.key == _TICK_KEY]
-    state.tick_us = ticks[-1] if ticks else None
+    if ticks:
+        state.take_tick(ticks[-1])
     for message in kept:
         if message.key is None:
             raise ContractViolation(f"{STATE_DEDUPE}[{partition}]@{message.offset}: no key")

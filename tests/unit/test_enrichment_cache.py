@@ -18,6 +18,7 @@ class Upstream:
     now_s: float = 1000.0
     asked: list[list[str]] = field(default_factory=list)
     down: bool = False
+    items_at_once: int = 100
 
     def enrich(self, items: Sequence[EnrichmentItem]) -> list[EnrichmentAnswer]:
         if self.down:
