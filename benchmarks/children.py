@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from headway.errors import PermanentFailure
@@ -54,16 +56,25 @@ def child(
             process.wait()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Broker:
+    """A broker under load."""
+
+    bootstrap: str
+    pid: int
+
+
 @contextlib.contextmanager
-def broker(folder: Path, *, heap_mb: int = 384) -> Iterator[str]:
-    """Run a broker of its own, with the stack's settings; give its address."""
+def broker(folder: Path, *, heap_mb: int = 384) -> Iterator[Broker]:
+    """Run a broker of its own, with the stack's settings."""
     port, controller = free_port(), free_port()
     config = BrokerConfig(
         data_dir=folder / "kafka", log_dir=folder / "log", port=port, controller_port=controller, heap_mb=heap_mb
     )
     format_storage(config)
-    with child("kafka", broker_command(config), folder=folder, ready=lambda: broker_ready(config.bootstrap)):
-        yield config.bootstrap
+    ready = partial(broker_ready, config.bootstrap)
+    with child("kafka", broker_command(config), folder=folder, ready=ready) as process:
+        yield Broker(bootstrap=config.bootstrap, pid=process.pid)
 
 
 def module(name: str, *arguments: object) -> list[str]:

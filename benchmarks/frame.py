@@ -87,8 +87,6 @@ class Series:
 
     def facts(self) -> dict[str, Any]:
         """Give it as plain values."""
-        names = sorted({name for window in self.windows for name in window.sample.facts})
-        known = {n: [w.sample.facts[n] for w in self.windows if n in w.sample.facts] for n in names}
         return {
             "name": self.name,
             "median": round(statistics.median(self.values), 3),
@@ -98,8 +96,14 @@ class Series:
             "redone": self.redone,
             "noisy": sum(window.noisy for window in self.windows),
             "foreign_cpu": [round(window.foreign, 3) for window in self.windows],
-            **{name: round(statistics.median(values), 3) for name, values in known.items()},
+            **self.context(),
         }
+
+    def context(self) -> dict[str, float]:
+        """Give the medians of the facts that came with the windows."""
+        names = sorted({name for window in self.windows for name in window.sample.facts})
+        known = {n: [w.sample.facts[n] for w in self.windows if n in w.sample.facts] for n in names}
+        return {name: round(statistics.median(values), 3) for name, values in known.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +154,8 @@ class Comparison:
                 f"  {series.name:<28} {facts['median']:>12,.1f}  [{low:,.1f} to {high:,.1f}]  "
                 f"n={facts['n']}, {facts['errors']} errors, {facts['redone']} redone{noise}"
             )
+            if series.context():
+                shown.append("    " + ", ".join(f"{name} {value:,.1f}" for name, value in series.context().items()))
         for each in self.facts()["ratios"]:
             wanted = f"target {each['target']}" if "target" in each else "no target"
             goal = f", goal {each['goal']}" if each.get("goal") else ""

@@ -76,7 +76,7 @@ def run(plan: Plan, say: Say) -> Outcome:
     """Prove that all do the same work, then compare."""
     with tempfile.TemporaryDirectory(prefix="headway-p7-") as name, contextlib.ExitStack() as started:
         folder = Path(name)
-        kafka = started.enter_context(children.broker(folder, heap_mb=768))
+        kafka = started.enter_context(children.broker(folder, heap_mb=768)).bootstrap
         _fill(kafka, say)
         ours, *peers = _jobs(kafka, folder, say)
         _check_same_work(kafka, (ours, *peers), say)

@@ -53,10 +53,11 @@ end
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A process that answers on a port."""
+    """A process that answers on a port, and the broker beside it."""
 
     port: int
     pid: int
+    broker_pid: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +73,19 @@ class Door:
     def measure(self, seconds: float) -> Sample:
         """Load it and count events answered with success."""
         url = f"http://{LOOPBACK}:{self.server.port}/v1/events"
-        before_s = machine.tree_cpu_s(self.server.pid)
+        before_s = self._used_s()
         said = wrk.post(url, script=self.script, folder=self.folder, connections=self.connections, seconds=seconds)
+        used_s = (after - before for after, before in zip(self._used_s(), before_s, strict=True))
         errors = said["status"] + said["socket"]
         answered = (said["requests"] - said["status"]) * self.events_per_request
-        used_s = machine.tree_cpu_s(self.server.pid) - before_s
-        facts = {"p50_ms": said["p50_ms"], "p99_ms": said["p99_ms"], "cpu_us_per_event": used_s / answered * 1e6}
-        return Sample(value=answered / said["seconds"], errors=errors, facts=facts)
+        names = ("server", "broker", "load")
+        spent = zip(names, (*used_s, said["cpu_s"]), strict=True)
+        facts = {f"{name}_cpu_us_per_event": each_s / answered * 1e6 for name, each_s in spent}
+        latencies = {name: said[name] for name in ("p50_ms", "p99_ms")}
+        return Sample(value=answered / said["seconds"], errors=errors, facts={**facts, **latencies})
+
+    def _used_s(self) -> tuple[float, float]:
+        return machine.tree_cpu_s(self.server.pid), machine.tree_cpu_s(self.server.broker_pid)
 
 
 def run(plan: Plan, say: Say) -> Outcome:
@@ -119,36 +126,37 @@ def _servers(folder: Path, say: Say) -> Iterator[tuple[Server, Server, Server]]:
 
     python = peer_python("fastapi", say=say)
     with ExitStack() as started:
-        kafka = started.enter_context(children.broker(folder))
+        broker = started.enter_context(children.broker(folder))
         apply_topics(
-            admin_client(kafka), topic_table(views=[], products=[], replication_factor=1, min_insync_replicas=1)
+            admin_client(broker.bootstrap),
+            topic_table(views=[], products=[], replication_factor=1, min_insync_replicas=1),
         )
         yield (
-            _collector(started, folder, kafka),
-            _peer("fastapi_noop", started, folder, python=python, kafka=kafka),
-            _peer("fastapi_kafka", started, folder, python=python, kafka=kafka),
+            _collector(started, folder, broker),
+            _peer("fastapi_noop", started, folder, python=python, broker=broker),
+            _peer("fastapi_kafka", started, folder, python=python, broker=broker),
         )
 
 
-def _collector(started: ExitStack, folder: Path, kafka: str) -> Server:
+def _collector(started: ExitStack, folder: Path, broker: children.Broker) -> Server:
     port = children.free_port()
-    environment = Settings(state=folder, kafka_bootstrap=kafka).environment()
+    environment = Settings(state=folder, kafka_bootstrap=broker.bootstrap).environment()
     environment["HEADWAY_PORTS__COLLECTOR_FIRST"] = str(port)
     command = children.module("serving.collector_main")
     ready = children.answers(port, "/readyz")
     process = started.enter_context(children.child("collector", command, folder=folder, ready=ready, env=environment))
-    return Server(port=port, pid=process.pid)
+    return Server(port=port, pid=process.pid, broker_pid=broker.pid)
 
 
-def _peer(app: str, started: ExitStack, folder: Path, *, python: Path, kafka: str) -> Server:
+def _peer(app: str, started: ExitStack, folder: Path, *, python: Path, broker: children.Broker) -> Server:
     port = children.free_port()
     command = [str(python), "-m", "uvicorn", f"{app}:app", "--app-dir", str(FOLDER), "--port", str(port)]
     best = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-    environment = {"PEER_KAFKA": kafka, "PYTHONPATH": ""}
+    environment = {"PEER_KAFKA": broker.bootstrap, "PYTHONPATH": ""}
     process = started.enter_context(
         children.child(app, [*command, *best], folder=folder, ready=children.answers(port, "/docs"), env=environment)
     )
-    return Server(port=port, pid=process.pid)
+    return Server(port=port, pid=process.pid, broker_pid=broker.pid)
 
 
 def _contestant(name: str, server: Server, folder: Path) -> Contestant:

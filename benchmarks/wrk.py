@@ -4,6 +4,7 @@ It says what a server can do at most, not how long users wait: a closed loop slo
 """
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -24,7 +25,9 @@ end
 
 
 def post(url: str, *, script: str, folder: Path, connections: int, seconds: float) -> Mapping[str, Any]:
-    """Load a URL with what the script's ``request`` gives; return requests, seconds, status and socket errors, latencies.
+    """Load a URL with what the script's ``request`` gives.
+
+    Returns requests, seconds, status and socket errors, latencies, and the processor seconds that wrk itself took.
 
     Raises:
         PermanentFailure: there is no wrk, or it gave no summary.
@@ -45,9 +48,12 @@ def post(url: str, *, script: str, folder: Path, connections: int, seconds: floa
         str(lua),
         url,
     ]
+    before = os.times()
     run = subprocess.run(command, capture_output=True, text=True, check=False)
+    after = os.times()
     summary = [line[4:] for line in run.stdout.splitlines() if line.startswith("WRK ")]
     if run.returncode != 0 or not summary:
         raise PermanentFailure(f"wrk: no summary for {url} ({(run.stderr or run.stdout).strip()[-300:]})")
     report: dict[str, Any] = json.loads(summary[0])
+    report["cpu_s"] = after.children_user - before.children_user + after.children_system - before.children_system
     return report
