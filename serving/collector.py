@@ -155,6 +155,9 @@ class Collector:
         """Write what is to be written and give each event's problem, None for an accepted one. Counts both."""
         records = [event.record for event in events if event.record is not None]
         failures = await self._write(records)
+        if not failures and all(event.problem is None for event in events):
+            self.metrics.accepted(len(events))
+            return [None] * len(events)
         problems: list[Problem | None] = []
         place = 0
         accepted = 0
