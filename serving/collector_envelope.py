@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from headway.clock import Clock, format_us, to_us
+from headway.clock import Clock
 from headway.errors import InputRejected
 from headway.events import (
     MAX_DEPTH,
@@ -22,6 +22,7 @@ from headway.events import (
     check_depth,
     check_envelope,
     decode_json,
+    is_envelope,
 )
 from headway.ports import Record
 from headway.topics import EVENTS_RAW
@@ -43,11 +44,11 @@ class Stamp:
 
     def __init__(self, *, clock: Clock, collector_id: str, request_id: str, traceparent: bytes | None) -> None:
         said = {
-            "receivedat": format_us(to_us(clock.now())),
+            "receivedat": clock.now(),
             "collectorid": collector_id,
             "requestid": request_id,
         }
-        self._tail = b"," + orjson.dumps(said)[1:]
+        self._tail = b"," + orjson.dumps(said, option=orjson.OPT_UTC_Z)[1:]
         self._headers = () if traceparent is None else (("traceparent", traceparent),)
 
     def accept(self, raw: bytes) -> tuple[Record, str]:
@@ -61,8 +62,9 @@ class Stamp:
         document = decode_json(raw)
         if orjson.dumps(document) != raw:
             _check_unique(raw)
-        event, _ = check_envelope(document)
-        return self._record(event, raw)
+        if not is_envelope(document):
+            check_envelope(document)
+        return self._record(document, raw)
 
     def accept_all(self, body: bytes) -> list[tuple[Record, str]] | None:
         """Return the records and ids of a JSON batch, or None when any of its events needs a closer look.

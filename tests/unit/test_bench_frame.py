@@ -89,6 +89,16 @@ def test_the_json_names_ours_peers_ratio_target_met_n_and_spread() -> None:
     assert facts["spread"] == [2.0, 2.0]
 
 
+def test_what_came_with_the_windows_is_shown_as_medians() -> None:
+    costs = cycle([99.0, 3.0, 1.0, 2.0])
+    costly = Contestant(name="a", measure=lambda _: Sample(value=1.0, facts={"cpu_us_per_event": next(costs)}))
+
+    found = versus(costly, contestant("b", 1.0))
+
+    assert found.lines()[2].strip() == "cpu_us_per_event 2.0"
+    assert found.ours.facts()["cpu_us_per_event"] == 2.0
+
+
 def test_a_target_for_a_peer_that_is_not_there_is_refused() -> None:
     with pytest.raises(ContractViolation, match="targets name \\['c'\\]"):
         compare(

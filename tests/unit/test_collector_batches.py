@@ -1,4 +1,4 @@
-"""The quick look at a whole batch: it may decide nothing otherwise than the look at each event."""
+"""The quick looks at an event and at a whole batch: they may decide nothing otherwise than the look at each field."""
 
 import itertools
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headway.clock import FrozenClock
 from headway.errors import InputRejected
-from headway.events import MAX_DEPTH, are_envelopes, check_envelope, encode_event
+from headway.events import MAX_DEPTH, are_envelopes, check_envelope, encode_event, is_envelope
 from serving.collector_envelope import Stamp
 from tests.streaming_world import departed
 
@@ -56,19 +56,20 @@ def taken(document: object) -> bool:
 
 
 @given(CHANGES)
-def test_what_the_quick_look_takes_the_look_at_each_takes_too(change: tuple[str, Any]) -> None:
+def test_what_the_quick_look_takes_the_look_at_each_field_takes_too(change: tuple[str, Any]) -> None:
     name, value = change
     document = {**GOOD, name: value}
     if value is LEFT_OUT:
         del document[name]
 
-    assert not are_envelopes([GOOD, document]) or taken(document)
+    assert are_envelopes([GOOD, document]) == is_envelope(document)
+    assert not is_envelope(document) or taken(document)
 
 
 def test_the_quick_look_reads_no_time_that_is_none() -> None:
     events = [{**GOOD, "time": time} for time in TIMES]
 
-    quickly = {event["time"] for event in events if are_envelopes([event])}
+    quickly = {event["time"] for event in events if is_envelope(event)}
 
     assert quickly <= {event["time"] for event in events if taken(event)}
     assert {"2013-07-31T10:59:59Z", "2013-07-31 10:59:59.123456789z"} <= quickly
