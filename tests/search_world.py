@@ -2,7 +2,6 @@
 
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,48 +13,36 @@ import httpx
 
 from headway.local.search import NodeConfig, node_command, node_ready, prepare_node
 from tests.free_ports import free_block
+from tests.server_process import ServerProcess
 
 START_TIMEOUT_S = 120.0
 
 
 @dataclass
-class SearchNode:
+class SearchNode(ServerProcess):
     """A node process that a test may stop and start again."""
 
     config: NodeConfig
-    process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.config.port}"
 
+    @property
+    def log(self) -> Path:
+        return self.config.data_dir / "node.log"
+
     def spawn(self) -> None:
         """Start it, from the main thread: a node dies with the thread that started it."""
         prepare_node(self.config)
-        with (self.config.data_dir / "node.log").open("ab") as output:
+        with self.log.open("ab") as output:
             self.process = subprocess.Popen(node_command(self.config), stdout=output, stderr=subprocess.STDOUT)
 
     def wait(self) -> None:
-        assert self.process is not None
-        log = self.config.data_dir / "node.log"
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not node_ready(self.config.port):
-            assert self.process.poll() is None, f"the node died; see {log}"
-            assert time.monotonic() < deadline, f"the node is not ready; see {log}"
-            time.sleep(0.1)
+        self.wait_until_ready(timeout_s=START_TIMEOUT_S, log=self.log)
 
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        assert self.process is not None
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self.kill()
+    def ready(self) -> bool:
+        return node_ready(self.config.port)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import itertools
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from headway.ports import (
     TopicPartition,
 )
 from headway.topics import Topic
+from tests.server_process import ServerProcess
 
 START_TIMEOUT_S = 60.0
 
@@ -170,33 +170,18 @@ class KafkaStack:
 
 
 @dataclass
-class RealBroker:
+class RealBroker(ServerProcess):
     """A broker process that a test may kill and start again."""
 
     config: BrokerConfig
-    process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
         format_storage(self.config)
         self.process = subprocess.Popen(broker_command(self.config))
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not broker_ready(self.config.bootstrap):
-            assert self.process.poll() is None, f"the broker died; see {self.config.log_dir}"
-            assert time.monotonic() < deadline, f"the broker is not ready; see {self.config.log_dir}"
-            time.sleep(0.1)
+        self.wait_until_ready(timeout_s=START_TIMEOUT_S, log=self.config.log_dir)
 
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        assert self.process is not None
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self.kill()
+    def ready(self) -> bool:
+        return broker_ready(self.config.bootstrap)
 
 
 def free_ports(count: int) -> list[int]:
