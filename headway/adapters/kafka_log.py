@@ -101,7 +101,7 @@ class KafkaEventLog:
             {
                 **self._common,
                 **READ_COMMITTED,
-                **_membership_settings(protocol, topics),
+                **_membership_settings(protocol, topics, max_poll_interval_s=max_poll_interval_s),
                 "group.id": group,
                 "client.id": f"{group}.{instance}",
                 "auto.offset.reset": "earliest",
@@ -316,7 +316,9 @@ class KafkaEventLog:
             tell(gone)
 
 
-def _membership_settings(protocol: GroupProtocol, topics: Sequence[str]) -> dict[str, Any]:
+def _membership_settings(
+    protocol: GroupProtocol, topics: Sequence[str], *, max_poll_interval_s: float
+) -> dict[str, Any]:
     if protocol == "consumer":
         # Session and heartbeat are the broker's business here, and librdkafka refuses them on the client.
         # Range gives partition p of every topic to one member, so that state kept by partition has one owner, and a
@@ -326,7 +328,8 @@ def _membership_settings(protocol: GroupProtocol, topics: Sequence[str]) -> dict
     return {
         "group.protocol": "classic",
         "partition.assignment.strategy": "cooperative-sticky",
-        "session.timeout.ms": 6000,
+        # librdkafka refuses a session that outlasts the longest gap between two polls.
+        "session.timeout.ms": int(min(6.0, max_poll_interval_s) * 1000),
         "heartbeat.interval.ms": 1000,
     }
 
