@@ -7,8 +7,8 @@ must not depend on Ray's head. docs/collector.md has every answer and what it le
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import orjson
 import structlog
 from uuid_utils import uuid7
@@ -16,12 +16,11 @@ from uuid_utils import uuid7
 from headway.clock import Clock, monotonic_s
 from headway.errors import HeadwayError, InputRejected, PermanentFailure, TransientFailure
 from headway.events import MAX_EVENT_BYTES
-from headway.letters import Letter
 from headway.ports import Publisher, Record
 from headway.problem import Problem
-from headway.topics import EVENTS_RAW_LETTERS
 from serving.asgi import Answer, Header, Receive, Scope, Send, json_answer, problem_answer, send_answer
-from serving.collector_envelope import Stamp, TooLarge
+from serving.collector_envelope import Stamp
+from serving.collector_judged import Judged, judge, judge_all, letter_of_request
 from serving.collector_limits import (
     MAX_BATCH_BYTES,
     MAX_BATCH_EVENTS,
@@ -33,7 +32,7 @@ from serving.collector_limits import (
 )
 from serving.collector_log import AcknowledgedLog, LogAway
 from serving.collector_metrics import CollectorMetrics
-from serving.collector_modes import Form, NotAnEvent, read_form, split, structured
+from serving.collector_modes import Form, NotAnEvent, read_form
 from serving.collector_openapi import DOCUMENT
 
 _RETRY_AFTER: Header = (b"retry-after", b"2")
@@ -44,13 +43,13 @@ _TRACEPARENT_LENGTH = 55
 _LOG = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class Judged:
-    """One event of a request: the record to write, and the problem to answer once that is acknowledged, if any."""
+class Accepted(msgspec.Struct, gc=False):
+    """What is said of an event of a batch that is in the log."""
 
-    record: Record | None
-    event_id: str | None = None
-    problem: Problem | None = None
+    index: int
+    id: str | None
+    status: int = 202
+    accepted: bool = True
 
 
 class Collector:
@@ -131,7 +130,7 @@ class Collector:
             return self._refuse(refusal.problem, *refusal.headers)
 
     async def _single(self, form: Form, body: bytes, stamp: Stamp) -> Answer:
-        judged = _judge(form, body, stamp)
+        judged = judge(form, body, stamp)
         problem = (await self._settle([judged]))[0]
         if problem is None:
             return Answer(202, b'{"id":%b,"accepted":true}' % orjson.dumps(judged.event_id), _JSON)
@@ -139,10 +138,10 @@ class Collector:
 
     async def _batch(self, form: Form, body: bytes, stamp: Stamp) -> Answer:
         try:
-            events = _judge_all(form, body, stamp)
+            events = judge_all(form, body, stamp)
         except InputRejected as refusal:
             # One letter for the whole body: there are no single events to keep. Its headers are the batch's.
-            letter = _letter(body, refusal, (("content-type", form.content_type.encode()),))
+            letter = letter_of_request(body, refusal, (("content-type", form.content_type.encode()),))
             [problem] = await self._settle([letter])
             assert problem is not None
             return _problem(problem)
@@ -211,30 +210,6 @@ class Collector:
         return problem_answer(problem, *headers)
 
 
-def _judge(form: Form, raw: bytes, stamp: Stamp) -> Judged:
-    try:
-        record, event_id = stamp.accept(structured(form, raw))
-    except InputRejected as refusal:
-        return _letter(raw, refusal, form.letter_headers)
-    except TooLarge as refusal:
-        return Judged(None, problem=Problem(413, "too-large", str(refusal)))
-    return Judged(record, event_id)
-
-
-def _judge_all(form: Form, body: bytes, stamp: Stamp) -> list[Judged]:
-    if form.mode == "batch":
-        quickly = stamp.accept_all(body)
-        if quickly is not None:
-            return [Judged(record, event_id) for record, event_id in quickly]
-    return [_judge(form, raw, stamp) for raw in split(form, body)]
-
-
-def _letter(raw: bytes, refusal: InputRejected, headers: tuple[tuple[str, bytes], ...]) -> Judged:
-    detail = str(refusal)
-    letter = Letter(reason="invalid-envelope", detail=detail, stage="collector", original=raw, headers=headers)
-    return Judged(letter.to_record(EVENTS_RAW_LETTERS), problem=Problem(400, "invalid-envelope", detail))
-
-
 def _unwritten(failure: HeadwayError) -> Problem:
     match failure:
         case LogAway():
@@ -253,15 +228,13 @@ def _problem(problem: Problem) -> Answer:
 def _batch_answer(events: Sequence[Judged], problems: Sequence[Problem | None]) -> Answer:
     """One refused event does not reject the rest: a mixed batch answers 207 with a result per event."""
     results = [
-        {"index": index, "status": 202, "id": event.event_id, "accepted": True}
-        if problem is None
-        else {"index": index, **problem.document()}
+        Accepted(index, event.event_id) if problem is None else {"index": index, **problem.document()}
         for index, (event, problem) in enumerate(zip(events, problems, strict=True))
     ]
     statuses = {200 if problem is None else problem.status for problem in problems} or {200}
     status = statuses.pop() if len(statuses) == 1 else 207
     extra = [_RETRY_AFTER] if any(problem is not None and problem.status == 503 for problem in problems) else []
-    return Answer(status, orjson.dumps({"results": results}), (*_JSON, *extra))
+    return Answer(status, msgspec.json.encode({"results": results}), (*_JSON, *extra))
 
 
 def collector_id() -> str:

@@ -49,7 +49,7 @@ class Stamp:
             "requestid": request_id,
         }
         self._tail = b"," + orjson.dumps(said, option=orjson.OPT_UTC_Z)[1:]
-        self._headers = () if traceparent is None else (("traceparent", traceparent),)
+        self._headers = (_CONTENT_TYPE,) if traceparent is None else (_CONTENT_TYPE, ("traceparent", traceparent))
 
     def accept(self, raw: bytes) -> tuple[Record, str]:
         """Return the record of one structured JSON event, and the event's id.
@@ -78,8 +78,7 @@ class Stamp:
             raws = list(map(orjson.dumps, documents))
             if b"[%b]" % b",".join(raws) != body or not are_envelopes(documents):
                 return None
-            for raw in raws:
-                _check_size(raw)
+            _check_size(max(raws, key=len, default=b""))
             _check_depths(body, documents, raws)
             return [self._record(document, raw) for document, raw in zip(documents, raws, strict=True)]
         except (orjson.JSONDecodeError, orjson.JSONEncodeError, InputRejected, TooLarge):
@@ -100,7 +99,6 @@ class Stamp:
                 ("ce_type", kind.encode()),
                 ("ce_id", event_id.encode()),
                 ("ce_source", event["source"].encode()),
-                _CONTENT_TYPE,
                 *self._headers,
             ),
         )
