@@ -7,8 +7,7 @@ settings as environment variables, so everything in the stack sees the same port
 import os
 import resource
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from headway.announcement import read_announcement
@@ -20,7 +19,7 @@ from headway.local.instances import Instances
 from headway.local.keeper import run_kept
 from headway.local.plan import Process
 from headway.local.ports import holders
-from headway.local.processes import identify, is_alive, own_id
+from headway.local.processes import ProcessId, identify, is_alive, own_id
 from headway.local.stack import PARTS, Part, announcements, choose, control_socket
 from headway.local.state import claim, clean_stale, erase, forget, held, is_held, record, recorded
 from headway.local.supervisor import Supervisor
@@ -32,6 +31,8 @@ Say = Callable[[str], None]
 _DOWN_WITHIN_S = 20.0
 _POLL_S = 0.1
 _SILENT_AT_MOST_S = 8.0
+# In the record of processes: whoever holds the lock longest.
+KEEPER = "keeper"
 
 
 def up(settings: Settings, *, only: Sequence[str], say: Say) -> dict[str, Any]:
@@ -39,9 +40,10 @@ def up(settings: Settings, *, only: Sequence[str], say: Say) -> dict[str, Any]:
 
     Raises:
         PermanentFailure: a port is busy, a stack without these parts is up, or a part does not get ready.
+        TransientFailure: one that was being stopped did not end, or a supervisor does not answer.
     """
     chosen = choose(only, parts=PARTS)
-    running = _running(settings)
+    running = _running(settings, say=say)
     if running is not None:
         missing = {part.name for part in chosen} - set(running["parts"])
         if missing:
@@ -63,6 +65,7 @@ def up(settings: Settings, *, only: Sequence[str], say: Say) -> dict[str, Any]:
 def run(settings: Settings, *, only: Sequence[str], say: Say) -> int:
     """Run the stack in this process until a signal or `down`; give the exit code when everything is gone."""
     chosen = choose(only, parts=PARTS)
+    _running(settings, say=say)  # one that is being stopped is waited for; one that is up is refused next
     prepare(settings, chosen, say=say)
     processes = [process for part in chosen for process in part.processes(settings)]
     scalable = [each for part in chosen for each in part.scalable(settings)]
@@ -75,21 +78,26 @@ def run(settings: Settings, *, only: Sequence[str], say: Say) -> int:
 
 
 def down(settings: Settings, *, say: Say) -> dict[str, Any]:
-    """Stop the stack, or what is left of one; give what was stopped, and the pids that, if any, still run."""
+    """Stop the stack, or what is left of one; give what was stopped, and the pids that, if any, still run.
+
+    One stack: an `up` that waited for its end takes the lock at once, and what runs from then on is not ours to end.
+    """
     began = monotonic_s()
-    known = recorded(settings.state)
-    if is_held(settings.state):
-        told = SupervisorLog(settings, say)
-        while is_held(settings.state) and monotonic_s() - began < _DOWN_WITHIN_S:
-            with suppress(TransientFailure):  # just started, and does not listen yet; or just gone
-                ask(control_socket(settings), {"do": "stop"})
-            told.tell_new()
+    known, asked = recorded(settings.state), False
+    told = SupervisorLog(settings, say)
+    while not asked and is_held(settings.state) and monotonic_s() - began < _DOWN_WITHIN_S:
+        try:
+            ask(control_socket(settings), {"do": "stop"})
+        except TransientFailure:  # just started, and does not listen yet; or just gone
             time.sleep(_POLL_S)
+        else:
+            known, asked = known | recorded(settings.state), True
+    while asked and any(map(is_alive, known.values())) and monotonic_s() - began < _DOWN_WITHIN_S:
         told.tell_new()
-        # The lock is let go a moment before its holder has ended.
-        while any(map(is_alive, known.values())) and monotonic_s() - began < _DOWN_WITHIN_S:
-            time.sleep(_POLL_S)
-    left = clean_stale(settings, say=say)
+        time.sleep(_POLL_S)
+    told.tell_new()
+    orderly = KEEPER in known and recorded(settings.state).get(KEEPER) != known[KEEPER]
+    left = () if orderly else clean_stale(settings, say=say)
     return {
         "stopped": [name for name, process in known.items() if process not in left],
         "left": [process.pid for process in left],
@@ -210,19 +218,33 @@ def prepare(settings: Settings, chosen: Sequence[Part], *, say: Say) -> None:
             part.fetch()
 
 
-def _running(settings: Settings) -> dict[str, Any] | None:
+def _running(settings: Settings, *, say: Say) -> dict[str, Any] | None:
     """Status of the stack that is up; None when there is none. Waits for one that is just coming or just dying."""
     deadline = monotonic_s() + _DOWN_WITHIN_S
-    while is_held(settings.state):
+    ending: dict[str, ProcessId] = {}
+    # The lock is let go a moment before its holder has ended.
+    while is_held(settings.state) or any(map(is_alive, ending.values())):
         facts = status(settings)
-        if facts["processes"]:
+        if facts["phase"] == "stopping" and not ending:
+            ending = recorded(settings.state)
+            say(f"waiting for the stack of pid {facts['pid']} to end, which is being stopped")
+        elif facts["processes"] and facts["phase"] != "stopping":
             return facts
         if monotonic_s() > deadline:
-            raise TransientFailure(
-                f"{settings.state}: its supervisor lives and does not answer. End it: `headway down`."
-            )
+            raise TransientFailure(_why_not(settings, ending))
         time.sleep(_POLL_S)
     return None
+
+
+def _why_not(settings: Settings, ending: Mapping[str, ProcessId]) -> str:
+    left = {name: process.pid for name, process in ending.items() if is_alive(process)}
+    if left:
+        told = ", ".join(f"{name} (pid {pid})" for name, pid in left.items())
+        return (
+            f"{settings.state}: its stack was being stopped already, and after {_DOWN_WITHIN_S:.0f} s this still runs: "
+            f"{told}. End it with `headway down`, then start again."
+        )
+    return f"{settings.state}: its supervisor lives and does not answer. End it: `headway down`."
 
 
 def _until_ready(settings: Settings, *, told: SupervisorLog, alive: Callable[[], bool]) -> dict[str, Any]:
@@ -245,7 +267,7 @@ def _until_ready(settings: Settings, *, told: SupervisorLog, alive: Callable[[],
 
 
 def _supervise(settings: Settings, processes: Sequence[Process], instances: Instances, *, keeper: int, say: Say) -> int:
-    own = {"keeper": identify(keeper), "supervisor": own_id()}
+    own = {KEEPER: identify(keeper), "supervisor": own_id()}
 
     def remember(facts: Message) -> None:
         found = own | {process["name"]: identify(process["pid"] or 0) for process in facts["processes"]}

@@ -2,12 +2,15 @@
 
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from headway.local.ports import holders
 from headway.local.processes import is_alive, marked
 from headway.local.state import STACK_VARIABLE, recorded
 from headway.settings import Ports, Settings
+from tests.supervised import PATIENCE_S, until
 
 pytestmark = pytest.mark.integration
 
@@ -65,6 +69,49 @@ def test_up_again_is_answered_with_the_stack_that_is_there(settings: Settings) -
     again = up(settings)
 
     assert first["pid"] == again["pid"]
+
+
+@contextmanager
+def being_stopped(settings: Settings) -> Iterator[subprocess.Popen[str]]:
+    """A `headway down` that cannot finish: what it stops stands still, and goes on afterwards."""
+    (process,) = lifecycle.status(settings)["processes"]
+    os.kill(process["pid"], signal.SIGSTOP)
+    command = [sys.executable, "-m", "headway.cli", "down", "--json"]
+    environment = {**os.environ, **settings.environment()}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as shell:
+        until(lambda: lifecycle.status(settings)["phase"] == "stopping")
+        yield shell
+        with suppress(ProcessLookupError):
+            os.kill(process["pid"], signal.SIGCONT)
+
+
+def test_up_waits_for_a_stack_that_is_still_being_stopped_and_says_whose(settings: Settings) -> None:
+    former, told = up(settings), queue.Queue[str]()
+
+    with being_stopped(settings), ThreadPoolExecutor(1) as shell:
+        next_one = shell.submit(lambda: lifecycle.up(settings, only=["valkey"], say=told.put))
+        said = told.get(timeout=PATIENCE_S)
+        os.kill(former["processes"][0]["pid"], signal.SIGCONT)
+        now = next_one.result(PATIENCE_S)
+
+    assert said == f"waiting for the stack of pid {former['pid']} to end, which is being stopped"
+    assert (now["phase"], now["pid"] != former["pid"]) == ("ready", True)
+
+
+def test_a_slow_down_leaves_alone_the_stack_that_an_up_started_after_the_one_it_stopped(settings: Settings) -> None:
+    """A `down` once asked whoever held the lock to stop, again and again, and then ended what was left."""
+    former = up(settings)
+
+    with being_stopped(settings) as slow:
+        slow.send_signal(signal.SIGSTOP)
+        os.kill(former["processes"][0]["pid"], signal.SIGCONT)
+        now = up(settings)
+        slow.send_signal(signal.SIGCONT)
+        said, _ = slow.communicate(timeout=PATIENCE_S)
+
+    assert (slow.returncode, json.loads(said)["left"]) == (0, [])
+    assert lifecycle.status(settings)["phase"] == "ready"
+    assert lifecycle.status(settings)["pid"] == now["pid"] != former["pid"]
 
 
 def test_a_stack_without_the_parts_asked_for_is_not_extended_silently(settings: Settings) -> None:
