@@ -31,6 +31,7 @@ MAX_DEPTH = 64
 
 
 _LONGEST_UTC = len("2013-07-01T10:00:00.123456789Z")
+_LONGEST_OFFSET = len("2013-07-01T10:00:00.123456789+01:00")
 _EDGE_YEARS = (1, 9999)
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_FIELD_CHARS)]
@@ -154,10 +155,7 @@ def check_envelope(document: object) -> tuple[dict[str, Any], int]:
 
 
 def is_envelope(document: object) -> bool:
-    """Whether `check_envelope` surely takes this decoded event, at a fifth of its cost. False says nothing.
-
-    Times with an offset are among what it says nothing of: the decoder reads more spellings of them than RFC 3339 has.
-    """
+    """Whether `check_envelope` surely takes this decoded event, at a fifth of its cost. False says nothing."""
     try:
         return _is_plain(document, msgspec.convert(document, _Envelope))
     except msgspec.ValidationError:
@@ -175,12 +173,12 @@ def are_envelopes(documents: Sequence[object]) -> bool:
 
 def _is_plain(document: Any, envelope: _Envelope) -> bool:  # Any: the decoder has found an object there
     said = document["time"]
-    return (
-        said[-1] in "Zz"
-        and len(said) <= _LONGEST_UTC
-        and envelope.time.year not in _EDGE_YEARS
-        and type(envelope.data) is dict
-    )
+    # The decoder reads more spellings than RFC 3339 has: offsets without a colon, fractions of any length.
+    if said[-1] in "Zz":
+        spelled = len(said) <= _LONGEST_UTC
+    else:
+        spelled = said[-6] in "+-" and said[-3] == ":" and len(said) <= _LONGEST_OFFSET
+    return spelled and envelope.time.year not in _EDGE_YEARS and type(envelope.data) is dict
 
 
 def _depth(document: object) -> int:

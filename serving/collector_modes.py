@@ -98,8 +98,15 @@ def split(form: Form, body: bytes) -> Sequence[bytes]:
     Raises:
         InputRejected: the body is no batch, so that there are no single events to keep.
     """
-    if form.mode == "protobuf-batch":
-        return split_batch(body)
+    return split_batch(body) if form.mode == "protobuf-batch" else split_json(body)
+
+
+def split_json(body: bytes) -> Sequence[bytes]:
+    """Return the bytes of each element of a JSON array.
+
+    Raises:
+        InputRejected: the body is none.
+    """
     try:
         return [bytes(element) for element in _ELEMENTS.decode(body)]
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
