@@ -18,6 +18,7 @@ from headway.local import lifecycle
 from headway.local.kafka import local_brokers
 from headway.settings import Settings
 from orchestration.chaos.broker_watch import BrokerWatch, whole
+from orchestration.chaos.faults import process_state
 from orchestration.chaos.stack import processes_of
 
 Kind = Literal["kill-leader", "kill-leader-ahead", "kill-controller", "stop-leader", "stop-follower", "rolling-restart"]
@@ -167,15 +168,21 @@ def _kill(cluster: BrokerCluster, kind: Kind, node: int, *, ahead: bool = False)
 def _stop(cluster: BrokerCluster, kind: Kind, node: int) -> FaultReport:
     pid = cluster.pid(node)
     assert pid is not None, f"broker {node} is not running"
-    led = sum(part.leader == node for part in cluster.watch.partitions())
+    led = [str(part) for part in cluster.watch.partitions() if part.leader == node]
     began_s = monotonic_s()
     with _stopped(cluster, [node]):
         time.sleep(_STOPPED_S)
-        _await(lambda: cluster.watch.left_sync(node, since_s=began_s))
+        _await(lambda: cluster.watch.left_sync(node, since_s=began_s) and cluster.watch.led_by_another(node, led))
+        held, deposed = process_state(pid), cluster.watch.led_by_another(node, led)
+        went_on_s = monotonic_s()
     whole_s = cluster.wait_whole()
     # The same process all along: what came back is the zombie itself and no fresh start.
-    seen = {"same_pid": cluster.pid(node) == pid, "left_sync": cluster.watch.left_sync(node, since_s=began_s)}
-    return _report(cluster, kind, node, began_s, whole_s, seen=seen, pids=[pid], led=led)
+    left = cluster.watch.left_sync(node, since_s=began_s)
+    seen = {"kernel_state_T": held == "T", "same_pid": cluster.pid(node) == pid, "left_sync": left}
+    if kind == "stop-leader":
+        seen["another_led_meanwhile"] = bool(led) and deposed
+        seen["came_back_as_follower"] = cluster.watch.came_back(node, led, since_s=went_on_s)
+    return _report(cluster, kind, node, began_s, whole_s, seen=seen, pids=[pid], led=len(led))
 
 
 @contextmanager

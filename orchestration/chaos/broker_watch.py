@@ -5,7 +5,7 @@ and never answers it. The newest epoch wins: a broker that was stopped wakes up 
 """
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headway.adapters.kafka_wire import ask_metadata, ask_quorum
@@ -70,24 +70,22 @@ class BrokerWatch:
         with self._lock:
             return any(node not in part.in_sync for at_s, part in self._in_sync if at_s >= since_s)
 
-    def close(self) -> None:
-        """Stop watching."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+    def led_by_another(self, node: int, names: Collection[str]) -> bool:
+        """Whether all these partitions have a leader now, and none of them this broker."""
+        with self._lock:
+            return all(self._partitions[name].leader not in (node, None) for name in names)
 
-    def _watch(self, address: str) -> None:
-        while not self._stop.wait(_EVERY_S):
-            try:
-                partitions = ask_metadata(address, [self._topic], timeout_s=_TIMEOUT_S).partitions
-                self._note_partitions(partitions)
-                quorum = ask_quorum(address, timeout_s=_TIMEOUT_S)
-            except TransientFailure:
-                continue
-            if quorum.leader is not None:
-                self._note_controller(quorum.epoch, quorum.leader)
+    def came_back(self, node: int, names: Collection[str], *, since_s: float) -> bool:
+        """Whether a broker was seen in sync in each of these partitions since an instant.
 
-    def _note_partitions(self, seen: Iterable[Partition]) -> None:
+        After another was elected that means it followed: no epoch but the newest counts, and a copy gets into sync only
+        behind a leader. It may lead again by the time anybody looks, so who leads is not asked.
+        """
+        with self._lock:
+            return {str(part) for at_s, part in self._in_sync if at_s >= since_s and node in part.in_sync} >= set(names)
+
+    def note(self, seen: Iterable[Partition]) -> None:
+        """Take one broker's view; what is older than another's is left aside."""
         now_s = monotonic_s()
         with self._lock:
             for part in seen:
@@ -99,6 +97,23 @@ class BrokerWatch:
                 if known is None or known.in_sync != part.in_sync or known.epoch != part.epoch:
                     self._in_sync.append((now_s, part))
                 self._partitions[str(part)] = part
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _watch(self, address: str) -> None:
+        while not self._stop.wait(_EVERY_S):
+            try:
+                partitions = ask_metadata(address, [self._topic], timeout_s=_TIMEOUT_S).partitions
+                self.note(partitions)
+                quorum = ask_quorum(address, timeout_s=_TIMEOUT_S)
+            except TransientFailure:
+                continue
+            if quorum.leader is not None:
+                self._note_controller(quorum.epoch, quorum.leader)
 
     def _note_controller(self, epoch: int, leader: int) -> None:
         now_s = monotonic_s()

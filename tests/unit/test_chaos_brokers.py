@@ -1,11 +1,17 @@
-"""The verdict on a hurt cluster: what counts as lost, repeated, invented, and how long an outage was."""
+"""R2: its schedule, its proofs, and the verdict on a hurt cluster: what is lost, repeated, invented, and an outage."""
+
+from collections import Counter
 
 import polars as pl
 import pytest
 
-from headway.topics import partition_of
+from headway.clock import monotonic_s
+from headway.kafka_health import Partition
+from headway.topics import EVENTS_RAW, partition_of
 from orchestration.chaos.broker_faults import FaultReport
 from orchestration.chaos.broker_verdict import outages, settle_drive
+from orchestration.chaos.broker_watch import BrokerWatch
+from orchestration.chaos.r2 import FULL
 
 PARTITIONS = 2
 # One key for each of two partitions.
@@ -76,3 +82,36 @@ def test_a_fault_that_was_not_seen_has_no_proof(*, seen: bool, proof: str | None
 
     assert fault.proof == proof
     assert fault.facts(begun_s=0)["what"] == "kill-leader"
+
+
+def test_the_whole_r2_kills_stops_and_restarts_as_often_as_promised() -> None:
+    kinds = Counter(FULL.faults)
+
+    assert kinds["kill-leader"] + kinds["kill-leader-ahead"] >= 6
+    assert kinds["kill-controller"] >= 2
+    assert kinds["stop-leader"] >= 2
+    assert kinds["rolling-restart"] >= 1
+    assert (FULL.acked, FULL.elections) >= (100_000, 6)
+
+
+def seen(*, leader: int, epoch: int, in_sync: tuple[int, ...]) -> Partition:
+    return Partition(topic=EVENTS_RAW, number=0, leader=leader, replicas=(1, 2, 3), in_sync=in_sync, epoch=epoch)
+
+
+def test_a_zombie_leader_is_proven_by_who_led_meanwhile_and_by_how_it_came_back() -> None:
+    watch, name = BrokerWatch({}, EVENTS_RAW), f"{EVENTS_RAW}-0"
+    watch.note([seen(leader=1, epoch=1, in_sync=(1, 2, 3))])
+    assert not watch.led_by_another(1, [name])
+
+    watch.note([seen(leader=2, epoch=2, in_sync=(2, 3))])
+    assert watch.led_by_another(1, [name])
+    deposed_s = monotonic_s()
+    assert not watch.came_back(1, [name], since_s=deposed_s)
+    # Awake again, it still believes to lead: nobody takes its word.
+    watch.note([seen(leader=1, epoch=1, in_sync=(1, 2, 3))])
+    assert watch.led_by_another(1, [name])
+    assert not watch.came_back(1, [name], since_s=deposed_s)
+
+    watch.note([seen(leader=2, epoch=2, in_sync=(1, 2, 3))])
+    assert watch.came_back(1, [name], since_s=deposed_s)
+    assert not watch.came_back(1, [name, f"{EVENTS_RAW}-1"], since_s=deposed_s)
