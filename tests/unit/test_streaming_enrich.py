@@ -1,12 +1,19 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import orjson
 import pytest
 
 from headway.adapters.memory import MemoryBroker, SimulatedCrash
+from headway.enrichment import ReferenceEnrichment
+from headway.errors import DependencyDown
 from headway.events import encode_event, parse_event
 from headway.letters import letter_of
+from headway.ports import EnrichmentAnswer, EnrichmentItem, Message
 from headway.ticks import tick_before_us, tick_record
 from headway.topics import EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS, EVENTS_RAW
-from tests.streaming_world import World, departed, instant
+from streaming.handlers.enrich import EnrichHandler
+from tests.streaming_world import DOMAIN, World, departed, instant
 
 
 def enriched_ids(world: World) -> list[str]:
@@ -128,3 +135,38 @@ def test_a_refused_transaction_restores_the_handler_instead_of_calling_the_event
 
     assert enriched_ids(world) == ["a"]
     assert orjson.loads(world.messages(EVENTS_ENRICHED)[0].value or b"")["id"] == "a"
+
+
+@dataclass
+class TwoByTwo:
+    """An API that is asked for two items at once, and goes down after so many calls."""
+
+    calls_left: int
+    items_at_once: int = 2
+
+    def enrich(self, items: Sequence[EnrichmentItem]) -> list[EnrichmentAnswer]:
+        assert len(items) <= self.items_at_once
+        if not self.calls_left:
+            raise DependencyDown("the Enrichment API", "planted")
+        self.calls_left -= 1
+        return ReferenceEnrichment(DOMAIN.load_reference()).enrich(items)
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_api_that_goes_down_in_the_middle_of_a_batch_leaves_nothing_remembered() -> None:
+    """Else the events before the gap would be taken for repeats of themselves when the batch comes again."""
+    api = TwoByTwo(calls_left=1)
+    handler = EnrichHandler(DOMAIN, api, lambda _topic, _partition: [])
+    handler.assigned([0])
+    values = [encode_event(departed(name, at="10:00")) for name in "abcde"]
+    batch = [Message(EVENTS_RAW, 0, offset, b"EWR", value, (), 0) for offset, value in enumerate(values)]
+
+    with pytest.raises(DependencyDown):
+        handler.handle(batch)
+    api.calls_left = 3
+    again = [record for record in handler.handle(batch) if record.topic == EVENTS_ENRICHED]
+
+    assert [parse_event(record.value or b"").id for record in again] == list("abcde")
+    assert handler.duplicates == 0
