@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from headway.manifest import FORMAT, Manifest, TrainingFacts, golden_request, sh
 from headway.predictor import Predictor, open_predictor
 from headway.product import Product
 from headway.registry import ModelRegistry
-from headway.settings import Ports, Settings
+from headway.settings import Settings
 from products.catalogue import find_product
+from tests.free_ports import free_block
 
 CATEGORIES = {"carrier": ("UA", "B6"), "origin": ("EWR", "JFK", "LGA"), "dest": ("IAH", "BOS")}
 FLIGHT = {
@@ -114,10 +114,4 @@ def short_folder() -> Iterator[Path]:
 
 def free_settings(state: Path) -> Settings:
     """Settings of a stack of its own on ports nobody uses now."""
-    names = ("load_balancer", "load_balancer_metrics", "release", "collector_first", "valkey", "ray_gcs", "ray_metrics")
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in names]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        ports = {name: int(probe.getsockname()[1]) for name, probe in zip(names, probes, strict=True)}
-    return Settings(state=state, ports=Ports(**ports))
+    return Settings(state=state, port_base=free_block())

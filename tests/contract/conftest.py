@@ -1,7 +1,6 @@
 """The two event logs every claim of the contract is tried on: in memory, and a real broker."""
 
 import itertools
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from headway.ports import (
     TopicPartition,
 )
 from headway.topics import Topic
+from tests.free_ports import free_port
 from tests.server_process import ServerProcess
 
 START_TIMEOUT_S = 60.0
@@ -191,18 +191,9 @@ class RealBroker(ServerProcess):
         return broker_ready(self.config.bootstrap)
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def new_broker(folder: Path) -> RealBroker:
-    port, controller_port = free_ports(2)
     return RealBroker(
-        BrokerConfig(data_dir=folder / "data", log_dir=folder / "logs", port=port, controller_port=controller_port)
+        BrokerConfig(data_dir=folder / "data", log_dir=folder / "logs", port=free_port(), controller_port=free_port())
     )
 
 

@@ -20,7 +20,7 @@ from headway.errors import PermanentFailure, TransientFailure
 from headway.letter_alerts import SHOWN_FOR_US, Alert, AlertReceiver, cause_of, new_cause_alert
 from headway.letters import Letter, LetterPlace
 from headway.topics import EVENTS_ENRICHED_LETTERS, EVENTS_RAW
-from tests.contract.conftest import free_ports
+from tests.free_ports import free_port
 
 START_TIMEOUT_S = 30.0
 CLOCK = SystemClock()
@@ -125,7 +125,7 @@ def is_ready(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    [port] = free_ports(1)
+    port = free_port()
     server = Server(tmp_path_factory.mktemp("alertmanager"), port)
     server.start()
     yield server

@@ -17,7 +17,8 @@ from headway.errors import ContractViolation, TransientFailure
 from headway.kafka_health import Declared, Health, judge
 from headway.replication import copies_for
 from headway.topics import EVENTS_RAW, Topic, topic_table
-from tests.contract.conftest import RealBroker, free_ports
+from tests.contract.conftest import RealBroker
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -101,7 +102,7 @@ def test_our_own_requests_agree_with_the_sdk(shared_broker: RealBroker) -> None:
 
 
 def test_nobody_there_is_said_at_once_and_as_such() -> None:
-    [port] = free_ports(1)
+    port = free_port()
 
     with pytest.raises(TransientFailure, match="Is this broker up"):
         ask_quorum(f"127.0.0.1:{port}", timeout_s=1)

@@ -1,7 +1,6 @@
 """One registry contract, in memory and on a real MLflow server."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -20,16 +19,11 @@ from headway.errors import ContractViolation, PermanentFailure, TransientFailure
 from headway.manifest import FORMAT, Manifest, TrainingFacts, golden_request, sha256
 from headway.registry import CANDIDATE, CHAMPION, ModelRegistry, ModelVersion
 from headway.vector import Column
+from tests.free_ports import free_port
 
 MODEL = b"tree\nversion=v4\n"
 START_TIMEOUT_S = 180.0
 BACKENDS = [pytest.param("memory"), pytest.param("mlflow", marks=pytest.mark.integration)]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def wait_for(ready: Callable[[], bool], server: "subprocess.Popen[bytes]", log: Path) -> None:

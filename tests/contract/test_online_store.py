@@ -37,6 +37,7 @@ from headway.adapters.redis_online import (
 )
 from headway.errors import ContractViolation, PermanentFailure, TransientFailure
 from headway.local.valkey import valkey_command, valkey_ready
+from tests.free_ports import free_port
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -64,9 +65,7 @@ CARRIER = View(name="carrier_delay", version=2, keys=("origin", "carrier"), colu
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = int(probe.getsockname()[1])
+    free = free_port()
     server = subprocess.Popen(valkey_command(tmp_path_factory.mktemp("valkey"), free), stdout=subprocess.DEVNULL)
     try:
         wait_until_ready(free)
@@ -435,9 +434,7 @@ def test_a_store_that_is_away_is_a_transient_failure() -> None:
 
 
 def test_rows_survive_a_restart_of_the_server(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = int(probe.getsockname()[1])
+    free = free_port()
     address = f"redis://127.0.0.1:{free}/0"
     for write in (True, False):
         server = subprocess.Popen(valkey_command(tmp_path, free), stdout=subprocess.DEVNULL)

@@ -28,8 +28,8 @@ from headway.events import encode_event, parse_event
 from headway.settings import Settings
 from headway.topics import EVENTS_RAW, topic_table
 from serving.collector_modes import SINGLE
-from tests.contract.conftest import RealBroker, free_ports, new_broker
-from tests.free_ports import free_block
+from tests.contract.conftest import RealBroker, new_broker
+from tests.free_ports import free_block, free_port
 from tests.streaming_world import departed
 
 DEADLINE_S = 30.0
@@ -77,7 +77,7 @@ def is_ready(port: int) -> bool:
 
 
 def start(broker: RealBroker, folder: Path) -> Running:
-    [port] = free_ports(1)
+    port = free_port()
     environment = Settings(state=folder, kafka_bootstrap=broker.config.bootstrap).environment()
     environment["HEADWAY_PORTS__COLLECTOR_FIRST"] = str(port)
     with (folder / "collector.log").open("ab") as log:

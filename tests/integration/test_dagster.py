@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from headway.adapters.mlflow import MlflowRegistry
 from headway.errors import ContractViolation, PermanentFailure
 from headway.registry import CANDIDATE, CHAMPION
 from orchestration.launch import Dagster
+from tests.free_ports import free_port
 from tests.integration.trial_definitions import BAD, GOOD
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -49,12 +49,6 @@ class Stack:
     @property
     def registry(self) -> MlflowRegistry:
         return MlflowRegistry(self.mlflow)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def answers(url: str) -> bool:

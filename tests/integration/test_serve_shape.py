@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from headway.errors import ContractViolation, PermanentFailure
 from headway.openloop import HttpRequest, LoadReport, offer_load
 from serving.ray_cluster import ClusterSettings, connect, deploy, retire
 from serving.replica import Message, ReplicaRecord, ReplicaServer, ReplicaSpec, Served, read_records
+from tests.free_ports import free_port
 
 pytestmark = [
     pytest.mark.integration,
@@ -58,12 +58,6 @@ def build(version, golden):
 
     return Served(app=app, digest=version, check_golden=check_golden, close=lambda: None)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from headway.local.ports import holders
 from headway.local.processes import is_alive, marked
 from headway.local.state import STACK_VARIABLE, recorded
 from headway.settings import Ports, Settings
+from tests.free_ports import free_port
 from tests.supervised import PATIENCE_S, until
 
 pytestmark = pytest.mark.integration
@@ -33,9 +34,7 @@ def quiet(_line: str) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Settings]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    chosen = Settings(state=tmp_path / "state", ports=Ports(valkey=port))
+    chosen = Settings(state=tmp_path / "state", ports=Ports(valkey=free_port()))
     yield chosen
     lifecycle.down(chosen, say=quiet)
 
