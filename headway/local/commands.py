@@ -1,10 +1,21 @@
 """``headway up``, ``down``, ``status``, ``reset``, and ``restart``, ``pause``, ``resume`` of one process."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from headway.commands import Outcome, Run, Say
+
+# What a process's line in ``headway status`` shows after its name and state: head and width by key.
+_COLUMNS = {
+    "pid": ("pid", 8),
+    "restarts": ("restarts", 8),
+    "ready_after_s": ("ready s", 8),
+    "memory_mb": ("MB", 6),
+    "cpu_s": ("cpu s", 7),
+    "cpu_percent": ("cpu %", 6),
+}
+_SUMMED = frozenset({"memory_mb", "cpu_percent"})
 
 
 def up_command(parser: ArgumentParser) -> Run:
@@ -42,15 +53,21 @@ def down_command(_parser: ArgumentParser) -> Run:
     return run
 
 
-def status_command(_parser: ArgumentParser) -> Run:
+def status_command(parser: ArgumentParser) -> Run:
     """Show the stack; holds when it is up and all of it is ready."""
+    parser.add_argument(
+        "--over", type=float, metavar="SECONDS", help="watch for so long, and show the share of a core each takes"
+    )
 
-    def run(_arguments: Namespace, _say: Say) -> Outcome:
+    def run(arguments: Namespace, _say: Say) -> Outcome:
         from headway.local import lifecycle, usage
         from headway.settings import Settings
 
         facts = lifecycle.status(Settings())
-        facts["processes"] = usage.with_usage(facts["processes"])
+        if arguments.over is None:
+            facts["processes"] = usage.with_usage(facts["processes"])
+        else:
+            facts["processes"] = usage.with_share(facts["processes"], over_s=arguments.over)
         return Outcome(holds=facts["phase"] == "ready" and _all_ready(facts), facts=facts, lines=_status_lines(facts))
 
     return run
@@ -109,19 +126,26 @@ def _links(facts: Mapping[str, Any]) -> list[str]:
 def _status_lines(facts: Mapping[str, Any]) -> list[str]:
     lines = [f"stack {facts['phase']}, state in {facts['state']}"]
     if facts["processes"]:
-        lines += ["", f"{'process':<16} {'state':<9} {'pid':>8} {'restarts':>8} {'ready s':>8} {'MB':>6} {'cpu s':>7}"]
-    for process in facts["processes"]:
-        cells = [
-            process[key] if process[key] is not None else "-"
-            for key in ("pid", "restarts", "ready_after_s", "memory_mb", "cpu_s")
-        ]
-        pid, restarts, ready, memory, cpu = cells
-        lines.append(
-            f"{process['name']:<16} {process['state']:<9} {pid:>8} {restarts:>8} {ready:>8} {memory:>6} {cpu:>7}"
-        )
+        lines += ["", *_process_lines(facts["processes"])]
     if facts["ports"]:
         lines += [
             "",
             *(f"{port:>6}  {name}" for name, port in sorted(facts["ports"].items(), key=lambda item: item[1])),
         ]
     return [*lines, *([""] if facts["links"] else []), *_links(facts)]
+
+
+def _process_lines(processes: Sequence[Mapping[str, Any]]) -> list[str]:
+    shown = {key: column for key, column in _COLUMNS.items() if key in processes[0]}
+    heads = {key: head for key, (head, _) in shown.items()}
+    sums = {key: round(sum(each[key] or 0 for each in processes), 2) for key in _SUMMED & shown.keys()}
+    rows = [
+        {"name": "process", "state": "state", **heads},
+        *processes,
+        {"name": "together", "state": "", **dict.fromkeys(shown, ""), **sums},
+    ]
+    return [
+        f"{row['name']:<16} {row['state']:<9} "
+        + " ".join(f"{'-' if row[key] is None else row[key]:>{width}}" for key, (_, width) in shown.items())
+        for row in rows
+    ]
