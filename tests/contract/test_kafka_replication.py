@@ -1,7 +1,9 @@
 """What only a real broker can say: that unsafe tables are refused, drift is found and mended, and how it is told."""
 
 import time
+from collections.abc import Mapping
 
+import dagster as dg
 import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public by its manual, not by __all__
     AdminClient,
@@ -16,7 +18,10 @@ from headway.adapters.kafka_wire import ask_metadata, ask_quorum
 from headway.errors import ContractViolation, TransientFailure
 from headway.kafka_health import Declared, Health, judge
 from headway.replication import copies_for
+from headway.settings import Settings
 from headway.topics import EVENTS_RAW, Topic, topic_table
+from orchestration.definitions import defs
+from streaming.provision import declared_cluster
 from tests.contract.conftest import RealBroker
 from tests.free_ports import free_port
 
@@ -41,6 +46,16 @@ def verdict(admin: AdminClient, declared: Declared, *, healthy: bool) -> Health:
         time.sleep(0.05)
 
 
+def change(admin: AdminClient, topic: str, settings: Mapping[str, str]) -> None:
+    """Set what nobody declared, as a hand would."""
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()
+    ]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+    [changed] = admin.incremental_alter_configs([resource]).values()
+    changed.result()
+
+
 def test_more_copies_than_brokers_are_refused_and_nothing_is_created(shared_broker: RealBroker) -> None:
     admin = admin_client(shared_broker.config.bootstrap)
 
@@ -57,13 +72,7 @@ def test_a_cluster_as_declared_is_healthy_and_a_hand_made_change_is_told_and_men
     declared = Declared(brokers=1, copies=ONE, topics=table())
     apply_topics(admin, declared.topics)
     before = verdict(admin, declared, healthy=True)
-    unsafe = [
-        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-        for name, value in (("unclean.leader.election.enable", "true"), ("retention.ms", "1000"))
-    ]
-    resource = ConfigResource(ConfigResource.Type.TOPIC, EVENTS_RAW, incremental_configs=unsafe)
-    [changed] = admin.incremental_alter_configs([resource]).values()
-    changed.result()
+    change(admin, EVENTS_RAW, {"unclean.leader.election.enable": "true", "retention.ms": "1000"})
 
     during = verdict(admin, declared, healthy=False)
     done = apply_topics(admin, declared.topics)
@@ -79,6 +88,51 @@ def test_a_cluster_as_declared_is_healthy_and_a_hand_made_change_is_told_and_men
         "events.raw: retention.ms 1000 -> 604800000",
         "events.raw: unclean.leader.election.enable true -> false",
     ]
+
+
+def checked_by_dagster(*, passed: bool) -> dict[str, dg.AssetCheckEvaluation]:
+    """What the job `check_replication` says of each topic, once it says of all together what is wanted."""
+    deadline = time.monotonic() + 10
+    while True:
+        with dg.DagsterInstance.ephemeral() as instance:
+            ran = defs.resolve_job_def("check_replication").execute_in_process(instance=instance)
+        assert ran.success
+        found = {each.asset_key.path[-1]: each for each in ran.get_asset_check_evaluations()}
+        if all(each.passed for each in found.values()) == passed or time.monotonic() > deadline:
+            return found
+
+
+def test_dagster_checks_every_topic_and_names_what_a_hand_changed(
+    shared_broker: RealBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job of the schedule, on the definitions as they are deployed."""
+    monkeypatch.setenv("HEADWAY_KAFKA_BOOTSTRAP", shared_broker.config.bootstrap)
+    admin, declared = admin_client(shared_broker.config.bootstrap), declared_cluster(Settings())
+    apply_topics(admin, declared.topics)
+    before = checked_by_dagster(passed=True)
+    change(admin, EVENTS_RAW, {"retention.ms": "1000"})
+
+    during = checked_by_dagster(passed=False)
+    apply_topics(admin, declared.topics)
+    after = checked_by_dagster(passed=True)
+
+    shown = {topic.name for topic in declared.topics if not topic.name.startswith(("scores.", "state.dedupe"))}
+    assert before.keys() == during.keys() == after.keys() == shown
+    assert [name for name, each in during.items() if not each.passed] == [EVENTS_RAW]
+    told = str(during[EVENTS_RAW].metadata["problems"].value)
+    assert "retention.ms" in told
+    assert before[EVENTS_RAW].metadata["brokers_up"].value == 1
+    assert all(each.passed for each in (*before.values(), *after.values()))
+
+
+def test_dagster_says_that_no_broker_answers_on_every_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("HEADWAY_KAFKA_BOOTSTRAP", f"127.0.0.1:{port}")
+
+    found = checked_by_dagster(passed=False)
+
+    assert not any(each.passed for each in found.values())
+    assert "cluster could not be described" in str(found[EVENTS_RAW].metadata["problems"].value)
 
 
 def test_our_own_requests_agree_with_the_sdk(shared_broker: RealBroker) -> None:
