@@ -25,6 +25,31 @@ def until(holds: Callable[[], bool], *, told: Callable[[], object] = lambda: "")
         time.sleep(0.05)
 
 
+def readiness(host: str, port: int) -> Mapping[str, Any]:
+    """What /readyz answers; ``ready`` false while nobody does."""
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException):
+        return {"ready": False}
+    else:
+        return answer
+    finally:
+        connection.close()
+
+
+def samples(host: str, port: int, name: str) -> list[float]:
+    """A metric of whoever listens there, one value for each set of labels."""
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    finally:
+        connection.close()
+    return [float(line.split()[-1]) for line in lines if line.startswith((f"{name}{{", f"{name} "))]
+
+
 @dataclass
 class JobProcess:
     """One instance of a job; ``before`` is Python that runs in its process first, to plant a bug."""
@@ -56,31 +81,14 @@ class JobProcess:
     def says(self) -> Mapping[str, Any]:
         """What /readyz answers; ``ready`` false while nobody does."""
         said = read_announcement(self.announced)
-        if said is None:
-            return {"ready": False}
-        connection = http.client.HTTPConnection(said.host, said.port, timeout=2)
-        try:
-            connection.request("GET", "/readyz")
-            answer: dict[str, Any] = json.loads(connection.getresponse().read())
-        except (OSError, http.client.HTTPException):
-            return {"ready": False}
-        else:
-            return answer
-        finally:
-            connection.close()
+        return {"ready": False} if said is None else readiness(said.host, said.port)
 
     def metric(self, name: str) -> float:
         """One of its metrics, labels left aside."""
         said = read_announcement(self.announced)
         assert said is not None
-        connection = http.client.HTTPConnection(said.host, said.port, timeout=2)
-        try:
-            connection.request("GET", "/metrics")
-            lines = connection.getresponse().read().decode().splitlines()
-        finally:
-            connection.close()
-        (line,) = (line for line in lines if line.startswith((f"{name}{{", f"{name} ")))
-        return float(line.split()[-1])
+        (value,) = samples(said.host, said.port, name)
+        return value
 
     @property
     def pid(self) -> int:

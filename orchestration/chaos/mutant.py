@@ -171,6 +171,34 @@ def _replay_in_two_steps() -> None:
     KafkaExclusiveWriter.write = in_two  # type: ignore[method-assign]
 
 
+def _take_down_for_refused() -> None:
+    from headway.adapters.enrichment_http import HttpEnrichment
+    from headway.errors import DependencyDown
+    from headway.ports import EnrichmentRefused
+
+    enrich = HttpEnrichment.enrich
+
+    def refuse(self: Any, items: Any) -> Any:
+        try:
+            return enrich(self, items)
+        except DependencyDown as down:
+            return [EnrichmentRefused(str(down), None, "") for _ in items]
+
+    HttpEnrichment.enrich = refuse  # type: ignore[method-assign]
+
+
+def _forget_state() -> None:
+    from streaming.handlers.aggregate import AggregateHandler
+
+    assigned = AggregateHandler.assigned
+
+    def begin_anew(self: Any, partitions: Any) -> None:
+        self._restore = lambda _topic, _partition: []
+        assigned(self, partitions)
+
+    AggregateHandler.assigned = begin_anew  # type: ignore[method-assign]
+
+
 MUTANTS: Mapping[str, Mutant] = {
     "acks-1": Mutant(
         bug="the Collector's producer asks for the leader's acknowledgement alone",
@@ -213,6 +241,18 @@ MUTANTS: Mapping[str, Mutant] = {
         module="streaming.main",
         argument="enricher",
         plant=_skip_what_is_rejected,
+    ),
+    "down-taken-for-refused": Mutant(
+        bug="the Enricher takes an Enrichment API that does not answer for one that refuses",
+        module="streaming.main",
+        argument="enricher",
+        plant=_take_down_for_refused,
+    ),
+    "state-forgotten": Mutant(
+        bug="the feature job takes partitions over without restoring what their windows hold",
+        module="streaming.main",
+        argument="features-aggregate",
+        plant=_forget_state,
     ),
     "replay-in-two-steps": Mutant(
         bug="a replay of letters puts events back in one transaction and notes it in another",

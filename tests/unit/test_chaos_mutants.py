@@ -6,16 +6,20 @@ from pathlib import Path
 import pytest
 
 from headway.adapters.delta import Lake
+from headway.adapters.enrichment_http import HttpEnrichment
 from headway.adapters.memory import MemoryLog, SimulatedCrash
+from headway.errors import DependencyDown
 from headway.events import encode_event
 from headway.ledger import JUDGED_HOURS
-from headway.ports import Message, Record
+from headway.ports import EnrichmentItem, EnrichmentRefused, Message, Record
 from headway.topics import EVENTS_ENRICHED, EVENTS_RAW, EVENTS_RAW_LETTERS
 from orchestration.chaos.mutant import MUTANTS, acknowledge_before_delivery, commit_offsets_first
 from serving.collector_modes import SINGLE
 from streaming.accounts import Stores, read_ledger
+from streaming.handlers.aggregate import AggregateHandler
 from streaming.sinks.lake import LakeSink, build_lake_sink
-from tests.streaming_world import DOMAIN, World, departed
+from tests.contract.conftest import free_ports
+from tests.streaming_world import DOMAIN, Departed, World, departed
 from tests.unit.test_collector import Silent, make_broker, post
 
 
@@ -115,3 +119,34 @@ def test_a_loader_that_commits_first_loses_what_it_had_not_written(
     # Killed here, it would never read the record again.
     ledger = read_ledger(Stores(world.reader, Lake(tmp_path), None), hours=JUDGED_HOURS)
     assert len(ledger.named("not-in-lake", limit=9)) == 1
+
+
+def test_an_enricher_that_takes_down_for_refused_blames_every_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = EnrichmentItem("flight.departed.v1", Departed(origin="EWR", dep_delay_min=1))
+    [nobody] = free_ports(1)
+    client = HttpEnrichment(f"http://127.0.0.1:{nobody}", deadline_s=1.0)
+    with pytest.raises(DependencyDown):
+        client.enrich([item])
+    monkeypatch.setattr(HttpEnrichment, "enrich", HttpEnrichment.enrich)
+    MUTANTS["down-taken-for-refused"].plant()
+
+    assert [type(answer) for answer in client.enrich([item])] == [EnrichmentRefused]
+    client.close()
+
+
+def test_a_feature_job_that_forgets_state_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def restore(topic: str, _partition: int) -> list[Message]:
+        asked.append(topic)
+        return []
+
+    AggregateHandler(DOMAIN.views, restore).assigned([0])
+    assert asked == [f"state.{view.qualified}" for view in DOMAIN.views]
+    asked.clear()
+    monkeypatch.setattr(AggregateHandler, "assigned", AggregateHandler.assigned)
+    MUTANTS["state-forgotten"].plant()
+
+    AggregateHandler(DOMAIN.views, restore).assigned([0])
+
+    assert asked == []
