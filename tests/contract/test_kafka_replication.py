@@ -125,6 +125,7 @@ def test_dagster_checks_every_topic_and_names_what_a_hand_changed(
     assert all(each.passed for each in (*before.values(), *after.values()))
 
 
+@pytest.mark.long  # the client's patience, 10 s
 def test_dagster_says_that_no_broker_answers_on_every_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     monkeypatch.setenv("HEADWAY_KAFKA_BOOTSTRAP", f"127.0.0.1:{port}")
