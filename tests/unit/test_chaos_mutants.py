@@ -18,7 +18,7 @@ from serving.collector_modes import SINGLE
 from streaming.accounts import Stores, read_ledger
 from streaming.handlers.aggregate import AggregateHandler
 from streaming.sinks.lake import LakeSink, build_lake_sink
-from tests.contract.conftest import free_ports
+from tests.free_ports import free_port
 from tests.streaming_world import DOMAIN, Departed, World, departed
 from tests.unit.test_collector import Silent, make_broker, post
 
@@ -123,7 +123,7 @@ def test_a_loader_that_commits_first_loses_what_it_had_not_written(
 
 def test_an_enricher_that_takes_down_for_refused_blames_every_event(monkeypatch: pytest.MonkeyPatch) -> None:
     item = EnrichmentItem("flight.departed.v1", Departed(origin="EWR", dep_delay_min=1))
-    [nobody] = free_ports(1)
+    nobody = free_port()
     client = HttpEnrichment(f"http://127.0.0.1:{nobody}", deadline_s=1.0)
     with pytest.raises(DependencyDown):
         client.enrich([item])
