@@ -126,7 +126,12 @@ class KafkaEventLog:
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
-        messages = self._owned(self._take(first, limit))
+        try:
+            messages = self._owned(self._take(first, limit))
+        except BaseException:
+            # Nobody gets what had been taken, and the client would go on behind it.
+            self._must_rewind = True
+            raise
         # Taken with the messages, not at commit: if this member is expelled in between, the broker must see the
         # membership under which they were read, and refuse.
         self._membership = self._consumer.consumer_group_metadata()

@@ -5,9 +5,10 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from headway.adapters.kafka_log import KafkaEventLog
@@ -18,7 +19,7 @@ from headway.adapters.memory import MemoryBroker, MemoryLog, MemoryReader, Simul
 from headway.errors import ContractViolation, HeadwayError, PermanentFailure, TransientFailure
 from headway.ports import CommitStep, EventLog, Message, Record, TopicPartition
 from headway.topics import LETTER_MAX_BYTES, Topic, partition_of, topic_table
-from tests.contract.conftest import EXPELLED_AFTER_S, LogStack, RealBroker, plain_topic
+from tests.contract.conftest import EXPELLED_AFTER_S, KafkaStack, LogStack, RealBroker, plain_topic
 
 DEADLINE_S = 30.0
 
@@ -542,6 +543,38 @@ def test_a_reader_waits_for_the_transaction_that_is_open_at_the_end(shared_broke
     writer.commit_transaction(DEADLINE_S)
 
     assert values(reading) == [7]
+
+
+class _Stumbling:
+    """A client that fails once in the middle of taking a batch."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._failures = [KafkaError(KafkaError._TRANSPORT)]
+
+    def consume(self, count: int, timeout_s: float) -> Any:
+        if self._failures:
+            raise KafkaException(self._failures.pop())
+        return self._consumer.consume(count, timeout_s)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+
+@pytest.mark.integration
+def test_what_was_taken_before_reading_failed_comes_again(shared_broker: RealBroker) -> None:
+    """The client has moved on behind it, so the next commit would pass over it."""
+    stack = KafkaStack(shared_broker.config.bootstrap, "consumer")
+    topic = stack.create_topic(partitions=1)
+    log = stack.event_log(group="stumbling", topic=topic)
+    log._consumer = _Stumbling(log._consumer)  # type: ignore[attr-defined]
+    stack.publisher().publish(numbered(topic, range(5)))
+
+    with pytest.raises(TransientFailure, match="reading failed"):
+        poll_exactly(log, 5)
+
+    assert [message.value for message in poll_exactly(log, 5)] == [b"0", b"1", b"2", b"3", b"4"]
+    stack.close()
 
 
 @pytest.mark.integration
