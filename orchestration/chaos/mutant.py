@@ -199,6 +199,19 @@ def _forget_state() -> None:
     AggregateHandler.assigned = begin_anew  # type: ignore[method-assign]
 
 
+def _replay_forgets() -> None:
+    from headway.adapters.kafka_exclusive import KafkaExclusiveWriter
+    from headway.topics import EVENTS_RAW
+
+    write = KafkaExclusiveWriter.write
+
+    def unmarked(self: Any, records: Any) -> None:
+        """Put the events back and note nothing of it."""
+        write(self, [record for record in records if record.topic == EVENTS_RAW] or records)
+
+    KafkaExclusiveWriter.write = unmarked  # type: ignore[method-assign]
+
+
 MUTANTS: Mapping[str, Mutant] = {
     "acks-1": Mutant(
         bug="the Collector's producer asks for the leader's acknowledgement alone",
@@ -259,6 +272,12 @@ MUTANTS: Mapping[str, Mutant] = {
         module="headway.cli",
         argument="letters",
         plant=_replay_in_two_steps,
+    ),
+    "replay-forgets": Mutant(
+        bug="a replay of letters puts events back and does not note that it did",
+        module="headway.cli",
+        argument="letters",
+        plant=_replay_forgets,
     ),
 }
 

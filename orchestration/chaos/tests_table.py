@@ -58,6 +58,12 @@ TESTS = (
         "the Enricher writes each input's outcome exactly once, wherever in its transaction it dies",
         ("offsets-before-outputs",),
     ),
+    Entry(
+        "LETTERS",
+        "orchestration.chaos.letters:run",
+        "letters replayed three times, once killed in the middle, put each event into every sink once",
+        ("replay-forgets",),
+    ),
 )
 
 

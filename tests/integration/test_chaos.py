@@ -50,6 +50,21 @@ def test_the_whole_of_each_test_holds(tmp_path: Path, test: str) -> None:
     held(*chaos(tmp_path, test))
 
 
+@pytest.mark.long
+def test_ten_thousand_letters_replayed_three_times_and_killed_in_the_middle_are_in_every_sink_once(
+    tmp_path: Path,
+) -> None:
+    code, report = chaos(tmp_path, "LETTERS")
+
+    held(code, report)
+    figures, [fault] = report["figures"], report["faults"]
+    assert report["n"] == figures["raw_events"] == 10_000
+    assert figures["enriched_events"] == figures["lake_events"] == figures["search_events"] > 10_000
+    assert 0 < figures["put_back_by_the_kill"] < 10_000
+    assert figures["online_values_wrong"] == 0 < figures["online_values_checked"]
+    assert "ended with -9 (SIGKILL)" in fault["proof"]
+
+
 # What each planted bug breaks: how the violation's name ends, and a word of what it says.
 BREAKS = {
     ("R1", "ack-before-delivery"): ("I1", "acknowledged and lost"),
@@ -60,6 +75,7 @@ BREAKS = {
     ("R3", "ack-before-delivery"): ("false acknowledgements", ""),
     ("R5", "lake-appends-blindly"): ("I2", "twice"),
     ("R7", "offsets-before-outputs"): ("I1", "acknowledged and lost"),
+    ("LETTERS", "replay-forgets"): ("lake", "2 times: "),
 }
 
 

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +29,7 @@ from headway.topics import EVENTS_RAW, topic_table
 from serving.collector_modes import SINGLE
 from tests.contract.conftest import RealBroker, new_broker
 from tests.free_ports import free_block, free_port
+from tests.kcat import kcat
 from tests.streaming_world import departed
 
 DEADLINE_S = 30.0
@@ -125,13 +125,6 @@ def sdk_event(event_id: str) -> CloudEvent:
     return CloudEvent(attributes=attributes, data={"origin": "EWR", "dep_delay_min": 3})
 
 
-def kcat(broker: RealBroker, *arguments: str, stdin: bytes = b"") -> bytes:
-    found = shutil.which("kcat")
-    assert found, "kcat is not on PATH. Debian: apt-get install kcat (deploy/apt.txt)"
-    command = [found, "-q", "-b", broker.config.bootstrap, *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=DEADLINE_S).stdout
-
-
 def test_what_the_official_sdk_sends_is_taken_and_what_is_stored_the_sdk_and_kcat_can_read(running: Running) -> None:
     def post(message: HTTPMessage) -> int:
         return httpx.post(f"{running.url}/v1/events", content=message.body, headers=message.headers).status_code
@@ -140,7 +133,7 @@ def test_what_the_official_sdk_sends_is_taken_and_what_is_stored_the_sdk_and_kca
     assert post(to_binary_event(sdk_event("sdk-binary"))) == 202
 
     asked = ("-C", "-t", EVENTS_RAW, "-e", "-J", "-X", "isolation.level=read_committed")
-    lines = [json.loads(line) for line in kcat(running.broker, *asked).splitlines()]
+    lines = [json.loads(line) for line in kcat(running.broker.config.bootstrap, *asked).splitlines()]
     stored = {json.loads(line["payload"])["id"]: line for line in lines}
     for event_id in ("sdk-structured", "sdk-binary"):
         line = stored[event_id]

@@ -23,6 +23,7 @@ from orchestration.chaos.door import Answer, Door, Unreachable
 from orchestration.chaos.driver import Schedule, outcome_of, statuses_of
 from orchestration.chaos.failpoint_log import FailPointLog
 from orchestration.chaos.faults import Fault, Injector, Planned, is_kind, plan_kills, process_state
+from orchestration.chaos.letters_held import offences
 from orchestration.chaos.load import USUAL_MIX, plan_sends
 from orchestration.chaos.mutant import MUTANTS
 from orchestration.chaos.report import Report, Trial
@@ -243,6 +244,11 @@ def test_the_command_refuses_unknown_tests_and_mutants(capsys: pytest.CaptureFix
     assert "wanted one of R1" in capsys.readouterr().err
     assert main(["chaos", "R1", "--mutant", "none-such"]) == 1
     assert "ack-before-delivery" in capsys.readouterr().err
+
+
+def test_what_a_sink_holds_not_exactly_once_is_named() -> None:
+    assert offences(Counter(["a", "b"]), ["a", "b"]) == []
+    assert offences(Counter(["a", "b", "b", "d"]), ["a", "b", "c"]) == ["missing: c", "2 times: b", "invented: d"]
 
 
 def test_a_mutant_concerns_only_the_processes_it_is_about() -> None:
