@@ -21,6 +21,7 @@ from headway.letter_alerts import SHOWN_FOR_US, Alert, AlertReceiver, cause_of, 
 from headway.letters import Letter, LetterPlace
 from headway.topics import EVENTS_ENRICHED_LETTERS, EVENTS_RAW
 from tests.free_ports import free_port
+from tests.server_process import ServerProcess
 
 START_TIMEOUT_S = 30.0
 CLOCK = SystemClock()
@@ -64,16 +65,21 @@ class MemoryWorld:
 
 
 @dataclass
-class Server:
-    """A real Alertmanager that a test may end and start again; it forgets what it was told."""
+class Server(ServerProcess):
+    """A real Alertmanager; ended and started again it has forgotten what it was told."""
 
     folder: Path
     port: int
-    process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/-/ready", timeout=2).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def start(self) -> None:
         found = shutil.which("prometheus-alertmanager")
@@ -84,16 +90,7 @@ class Server:
         log = self.folder / "alertmanager.log"
         with log.open("ab") as output:
             self.process = subprocess.Popen([found, *flags], stdout=output, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not is_ready(self.url):
-            assert self.process.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < deadline, "Alertmanager is not ready"
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+        self.wait_until_ready(timeout_s=START_TIMEOUT_S, log=log)
 
 
 class RealWorld:
@@ -114,13 +111,6 @@ class RealWorld:
             )
             for each in found.raise_for_status().json()
         ]
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/-/ready", timeout=2).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture(scope="module")
