@@ -4,6 +4,7 @@ Each change first claims the writer's name and then reads what has been decided,
 letter at once: the one who came later goes on, the other is told.
 """
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from headway.letter_replay import (
 )
 from headway.letters import LETTER_TOPICS, Reason, parse_letter_id
 from headway.ports import ExclusiveWriter, LogReader, Record
+from headway.topics import PARTITIONS
 
 # The name under which decisions are written; on Kafka the transactional id.
 DESK = "letters"
@@ -178,7 +180,7 @@ class LetterDesk:
         """Yield what puts events back; ``waiting`` gets the sink letters that a store may be offered."""
         lateness = {c.event_type: c.lateness_us for domain in self._domains for c in domain.contracts}
         late = 0
-        for filed in self._filed(selection, fates):
+        for filed in self._as_written(selection, fates):
             replay = plan_replay(filed, self._judges, signature)
             if replay.verdict == "sink" and filed.letter.stage in self._offers:
                 waiting.append(filed)
@@ -213,6 +215,18 @@ class LetterDesk:
             written += len(group)
             progress(written)
 
+    def _as_written(self, selection: Selection, fates: Mapping[str, Fate]) -> Iterator[Filed]:
+        """The selected letters in the order they were written, partitions merged.
+
+        Put back partition by partition, the events of one would be late for those of the one before, and every row of
+        an entity after them computed anew (S6): 2,000 letters made 37,000 feature rows that way, and 5,500 in order.
+        """
+        if selection.ids:
+            return iter(sorted(self._named(selection, fates), key=_written_us))
+        places = [(topic, number) for topic in LETTER_TOPICS for number in range(PARTITIONS)]
+        logs = [file_letters(self._reader.read(topic, partitions=[number]), fates) for topic, number in places]
+        return filter(selection.takes, heapq.merge(*logs, key=_written_us))
+
     def _filed(self, selection: Selection, fates: Mapping[str, Fate]) -> Iterator[Filed]:
         if selection.ids:
             return iter(self._named(selection, fates))
@@ -234,6 +248,10 @@ class LetterDesk:
                 "table `letters` for good"
             )
         return found
+
+
+def _written_us(filed: Filed) -> int:
+    return filed.written_us
 
 
 def _no_offer(stage: str) -> str:

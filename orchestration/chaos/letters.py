@@ -55,7 +55,7 @@ _SURPLUS = "colour"
 # More than the 48 h of event time for which the Enricher knows a repeat (S12).
 _FORGOTTEN_US = 3 * DAY_US
 _PATIENCE_S = 180.0
-# Letters come back partition by partition, so out of time: features emit rows anew for what came before (S6).
+# What comes back is out of time within a batch or two, and features emit rows anew for what came before (S6).
 _WATERMARK_WITHIN_S = 180.0
 # An open transaction ends after 20 s; the broker looks every 10 s.
 _READ_WITHIN_S = 60.0

@@ -1,7 +1,9 @@
 """The life of a letter on the in-memory log, with the real Enricher: rejected, repaired, put back once, accounted for."""
 
+import itertools
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from headway.adapters.memory import MemoryBroker, MemoryExclusiveWriter, MemoryPublisher, SimulatedCrash
@@ -111,6 +113,22 @@ def test_a_replay_repeated_and_cut_short_puts_every_event_back_once() -> None:
     assert fixed.verdicts == {"replayed-before": 2 * BATCH_LETTERS + 7}
     assert len(enriched_ids(world)) == 2 * BATCH_LETTERS + 8
     assert len(world.messages(EVENTS_RAW)) == 2 * (2 * BATCH_LETTERS + 7) + 1  # no duplicate to be dropped, either
+
+
+def test_letters_are_put_back_in_the_order_they_were_written_over_all_partitions() -> None:
+    world = World(broker=MemoryBroker(clock_ms=itertools.count(1_800_000_000_000).__next__))
+    names = [f"e{number:02}" for number in range(40)]
+    for name in names:
+        raw = encode_event(msgspec.structs.replace(departed(name, at="10:00"), subject=name))
+        letter = Letter(reason="handler-failed", detail="d", stage="enricher", original=raw, key=name.encode())
+        world.broker.append(letter.to_record(EVENTS_ENRICHED_LETTERS))
+    partitions = {message.partition for message in world.messages(EVENTS_ENRICHED_LETTERS)}
+
+    replay_all(desk_of(world))
+
+    put_back = sorted(world.messages(EVENTS_RAW), key=lambda message: message.timestamp_ms)
+    assert len(partitions) > 1
+    assert [parse_event(message.value or b"").id for message in put_back] == names
 
 
 class TwoSteps(MemoryExclusiveWriter):
