@@ -39,7 +39,7 @@ NO_EVENTS: Sequence[tuple[str | None, tuple[str, ...], bytes, str]] = (
         "forged-letter",
         ("-H", "letter_reason=none", "-H", "letter_id=nobody"),
         b"[]",
-        "wanted one CloudEvents 1.0 object",
+        "got list, wanted one CloudEvents 1.0 JSON object",
     ),
     (None, ("-H", "ce_type=headway.tick"), b"tomorrow", "not JSON"),
     ("shape", (), b'{"id": "s"}', "specversion: missing"),
