@@ -82,7 +82,7 @@ class Collector:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while (await receive())["type"] == "lifespan.startup":
-            self.log.start()
+            await self.log.start()
             await send({"type": "lifespan.startup.complete"})
         self.drain()
         try:

@@ -39,13 +39,19 @@ class AcknowledgedLog:
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._acknowledged_at = 0.0
+        self._probed = asyncio.Event()
         # Why the log takes no records, while it does not.
         self.away: str | None = None
 
-    def start(self) -> None:
-        """Begin to sweep and to probe, in the running loop; until the first probe is back the log counts as away."""
+    async def start(self) -> None:
+        """Begin to sweep and to probe, in the running loop; return when the first probe has said how the log fares.
+
+        Until then the log counts as away. A Collector that listened before that refused 65 of the load balancer's
+        requests with 503 after a restart, as its check passed 0.7 s before the first acknowledgement.
+        """
         self.away = "no record was acknowledged yet"
         self._tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self._probe())]
+        await self._probed.wait()
 
     async def stop(self) -> None:
         """Stop both, then wait for what is under way as long as a request would.
@@ -131,4 +137,5 @@ class AcknowledgedLog:
                     self._failed(TransientFailure(f"a probe was not acknowledged within {_PROBE_TIMEOUT_S} s"))
                 except HeadwayError as failure:
                     self._failed(TransientFailure(str(failure)))
+                self._probed.set()
             await asyncio.sleep(_PROBE_EVERY_S / 2)

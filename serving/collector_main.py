@@ -47,8 +47,8 @@ def main() -> int:
         http=LeanHttp,
     )
     server = ReplicaServer(served, host=LOOPBACK, port=settings.ports.collector_first + instance)
-    server.start()
     spare_long_lived()
+    server.start()
     stop.wait()
     collector.drain()
     server.leave(drain_s=_DRAIN_S, timeout_s=ACKNOWLEDGE_TIMEOUT_S + 1)

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -24,6 +25,19 @@ class Silent(MemoryPublisher):
         future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
         future.set_exception(TransientFailure(f"{record.topic}: not acknowledged"))
         return future
+
+
+class Late(MemoryPublisher):
+    """A log that answers when told to."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        super().__init__(broker)
+        self.asked: asyncio.Queue[asyncio.Future[Position]] = asyncio.Queue()
+
+    def publish_async(self, record: Record) -> asyncio.Future[Position]:  # noqa: ARG002 - the port's signature
+        answer: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+        self.asked.put_nowait(answer)
+        return answer
 
 
 def make_broker() -> MemoryBroker:
@@ -116,3 +130,35 @@ def test_nobody_outside_may_send_a_tick() -> None:
 
     assert answer.status_code == 400
     assert stored(broker, EVENTS_RAW) == []
+
+
+async def started(publisher: Late, settle: Callable[[asyncio.Future[Position]], None]) -> tuple[bool, str | None]:
+    """Start a Collector, settle its first probe; give whether it was up before that, and why its log is away after."""
+    app = Collector(publisher, FrozenClock(from_us(instant("12:00"))), collector_id="c1")
+    asked: asyncio.Queue[Any] = asyncio.Queue()
+    said: asyncio.Queue[Any] = asyncio.Queue()
+    serving = asyncio.create_task(app({"type": "lifespan"}, asked.get, said.put))
+    await asked.put({"type": "lifespan.startup"})
+    probe = await asyncio.wait_for(publisher.asked.get(), 10)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    early = not said.empty()
+    settle(probe)
+    assert (await asyncio.wait_for(said.get(), 10))["type"] == "lifespan.startup.complete"
+    away = app.log.away
+    await asked.put({"type": "lifespan.shutdown"})
+    await asyncio.wait_for(serving, 10)
+    return early, away
+
+
+def test_a_collector_is_up_once_the_log_has_answered_and_not_before() -> None:
+    publisher = Late(make_broker())
+
+    assert asyncio.run(started(publisher, lambda probe: probe.set_result(Position("probe", 0, 0)))) == (False, None)
+
+
+def test_a_collector_is_up_without_a_log_too_and_knows_it() -> None:
+    publisher = Late(make_broker())
+    refused = TransientFailure("no broker")
+
+    assert asyncio.run(started(publisher, lambda probe: probe.set_exception(refused))) == (False, "no broker")
