@@ -1,4 +1,4 @@
-"""Fail-points that killed a process, taken from its log as they happen and handed over as faults to be proven."""
+"""Fail-points that killed a process or hung it, taken from its log as they happen and handed over as faults to be proven."""
 
 import threading
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class FailPointLog:
 
     @contextmanager
     def watched(self, injector: Injector) -> Iterator[None]:
-        """Hand every kill to the injector while the body runs, and those of the last moment after it."""
+        """Hand every kill and hang to the injector while the body runs, and those of the last moment after it."""
         over = threading.Event()
 
         def watch() -> None:
@@ -41,32 +41,32 @@ class FailPointLog:
             self._hand_over(injector)
 
     def _hand_over(self, injector: Injector) -> None:
-        for fault in self._new_kills():
+        for fault in self._new_faults():
             injector.adopt(fault)
 
-    def _new_kills(self) -> list[Fault]:
+    def _new_faults(self) -> list[Fault]:
         if not self._path.exists():
             return []
         with self._path.open("rb") as log:
             log.seek(self._read)
             new, end, _ = log.read().rpartition(b"\n")
         self._read += len(new) + len(end)
-        return [fault for line in new.splitlines() if (fault := self._kill(line)) is not None]
+        return [fault for line in new.splitlines() if (fault := self._fault(line)) is not None]
 
-    def _kill(self, line: bytes) -> Fault | None:
+    def _fault(self, line: bytes) -> Fault | None:
         if b'"failpoint"' not in line:
             return None
         try:
             said = orjson.loads(line)
         except orjson.JSONDecodeError:
             return None
-        if said.get("event") != "failpoint" or said.get("action") != "kill":
+        if said.get("event") != "failpoint" or said.get("action") not in ("kill", "hang"):
             return None
         ago_s = (SystemClock().now() - datetime.fromisoformat(said["timestamp"])).total_seconds()
         return Fault(
             kind=self._kind,
             name=self._kind,
-            what="kill",
+            what=said["action"],
             at_s=monotonic_s() - ago_s,
             pid=said["pid"],
             point=said["name"].partition(".")[2],

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from headway.clock import SystemClock, monotonic_s, to_us
 from headway.errors import HeadwayError
 
-What = Literal["kill", "stop", "term", "join", "leave"]
+What = Literal["kill", "stop", "term", "hang", "join", "leave"]
 _WATCH_EVERY_S = 0.2
 # A process that was just killed is not there to be killed again; wait this long for it, then leave the fault out.
 _TARGET_WITHIN_S = 60.0
@@ -161,7 +161,7 @@ class Injector:
 
     def _watch(self) -> None:
         while not self._over.wait(_WATCH_EVERY_S):
-            waiting = [fault for fault in self.faults if fault.proof is None and fault.what in ("kill", "term")]
+            waiting = [fault for fault in self.faults if fault.proof is None and fault.what in ("kill", "term", "hang")]
             if not waiting:
                 continue
             try:

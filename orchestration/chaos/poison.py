@@ -1,13 +1,10 @@
 """Poison: what must never stop the Enricher, get lost in it, or pass it; one kind per way of being wrong (R6).
 
 Every kind is made from a good event of domain flights, so that thousands of one kind differ, and says which letter it
-must become. The hostile ones are good events whose aircraft `Hostile`, planted in place of the reference data, reacts to.
+must become. The hostile ones are good events of aircraft that `orchestration.chaos.hostile`, once planted, reacts to.
 """
 
 import gzip
-import os
-import signal
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,11 +12,11 @@ from typing import Any, NamedTuple
 import msgspec
 import orjson
 
-from headway.contracts import Reference
 from headway.events import Event, encode_event
 from headway.letters import Reason
 from headway.ports import Record
 from headway.topics import EVENTS_RAW
+from orchestration.chaos.hostile import TAILS
 
 TYPE = "flight.departed.v1"
 _HIGH_US = 4_102_444_800_000_000
@@ -47,14 +44,14 @@ class Kind(NamedTuple):
 
     Attributes:
         make: gives the poison that this good event of type ``flight.departed.v1`` becomes.
-        reason, path: of the letter.
+        reason, path: of the letter; a record given up for what our code did on it has no path.
         after_good: the good event itself must have been accepted before.
         recoverable: whether the good event can be read out of the poison, so that fixing it and replaying make sense.
     """
 
     name: str
     reason: Reason
-    path: str
+    path: str | None
     make: Callable[[Event], Poison]
     after_good: bool = False
     recoverable: bool = False
@@ -66,33 +63,17 @@ def kinds() -> tuple[Kind, ...]:
 
 
 def hostile_kinds() -> tuple[Kind, ...]:
-    """Return the kinds that act through `Hostile`: our code raises, hangs, takes memory, or dies on them."""
-    wanted: dict[str, Reason] = {"RAISE": "handler-failed", "HANG": "crashed", "ALLOCATE": "crashed", "DIE": "crashed"}
+    """Return the kinds on which our own code raises, hangs, takes memory or dies, once that is planted."""
     return tuple(
-        Kind(f"hostile-{tail.lower()}", reason, "$", partial(_changed, tail=tail)) for tail, reason in wanted.items()
+        Kind(
+            f"hostile-{tail.lower()}",
+            "handler-failed" if point is None else "crashed",
+            None,
+            partial(_changed, tail=tail),
+            recoverable=True,
+        )
+        for tail, point in TAILS.items()
     )
-
-
-class Hostile:
-    """Reference data that raises, hangs, takes 2 GB, or dies when it is asked about certain aircraft."""
-
-    def __init__(self, reference: Reference, *, hang_s: float = 60.0) -> None:
-        self._reference = reference
-        self._hang_s = hang_s
-        self.version = reference.version
-
-    def enrich(self, body: msgspec.Struct) -> dict[str, Any]:
-        """See `headway.contracts.Reference.enrich`."""
-        match getattr(body, "tail", None):
-            case "RAISE":
-                raise ZeroDivisionError("planted")
-            case "HANG":
-                time.sleep(self._hang_s)
-            case "ALLOCATE":
-                bytearray(2 * 1024**3)[::4096] = b"\1" * (2 * 1024**3 // 4096)
-            case "DIE":
-                os.kill(os.getpid(), signal.SIGSEGV)
-        return self._reference.enrich(body)
 
 
 def _kind(name: str, make: Callable[[bytes], bytes | None], reason: Reason = "unparseable", path: str = "$") -> Kind:
@@ -110,7 +91,7 @@ def _no_json() -> list[Kind]:
         _kind("two-documents", lambda good: good + good),
         _kind("byte-order-mark", lambda good: b"\xef\xbb\xbf" + good),
         _kind("utf-16", lambda good: good.decode().encode("utf-16")),
-        _kind("latin-1", lambda good: good.replace(b'"EWR', b'"\xc9WR', 1)),
+        _kind("latin-1", lambda good: good.replace(b'"origin":"', b'"origin":"\xc9', 1)),
         _kind("schema-registry-magic", lambda good: b"\x00\x00\x00\x00\x07" + good),
         _kind("avro", lambda good: b"Obj\x01" + good),
         _kind("protobuf", lambda good: b"\x0a\x24" + good[:40]),

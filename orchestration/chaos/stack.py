@@ -25,12 +25,11 @@ def own_stack(
 ) -> Iterator[Settings]:
     """Start these parts, give the settings that reach them, and stop and erase them at the end.
 
-    With a ``mutant`` every module of ours is started through `orchestration.chaos.mutant`. The folder is kept when the
-    trial raises, for its logs.
+    With a ``mutant`` every module of ours is started through `orchestration.chaos.mutant`, and before that through
+    whatever the ``environment`` says. The folder is kept when the trial raises, for its logs.
     """
     state = Path(tempfile.mkdtemp(prefix="hw-chaos-"))
-    through = {} if mutant is None else {THROUGH_VARIABLE: f"orchestration.chaos.mutant {mutant}"}
-    with _environment({**environment, **through}):
+    with _environment({**environment, **_through(mutant, environment)}):
         settings = Settings(state=state / "s", port_base=free_block())
         try:
             lifecycle.up(settings, only=parts, say=say)
@@ -42,6 +41,13 @@ def own_stack(
             raise
     lifecycle.down(settings, say=say)
     shutil.rmtree(state)
+
+
+def _through(mutant: str | None, environment: Mapping[str, str]) -> dict[str, str]:
+    if mutant is None:
+        return {}
+    before = environment.get(THROUGH_VARIABLE, "")
+    return {THROUGH_VARIABLE: f"{before} orchestration.chaos.mutant {mutant}".strip()}
 
 
 def processes_of(settings: Settings) -> dict[str, dict[str, Any]]:

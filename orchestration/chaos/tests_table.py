@@ -53,6 +53,12 @@ TESTS = (
         ("lake-appends-blindly",),
     ),
     Entry(
+        "R6",
+        "orchestration.chaos.r6:run",
+        "every kind of poison becomes one letter each and holds nobody up; what can be repaired is put back once",
+        ("letters-cut", "never-condemned", "poison-skipped"),
+    ),
+    Entry(
         "R7",
         "orchestration.chaos.r7:run",
         "the Enricher writes each input's outcome exactly once, wherever in its transaction it dies",

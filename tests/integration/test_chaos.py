@@ -38,7 +38,7 @@ def test_random_kills_over_the_event_plane_lose_double_invent_and_reorder_nothin
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("test", ["R5", "R7"])
+@pytest.mark.parametrize("test", ["R5", "R6", "R7"])
 def test_the_short_form_of_each_other_test_holds(tmp_path: Path, test: str) -> None:
     held(*chaos(tmp_path, test, "--short"))
 
@@ -74,6 +74,9 @@ BREAKS = {
     ("R3", "acks-1"): ("false acknowledgements", ""),
     ("R3", "ack-before-delivery"): ("false acknowledgements", ""),
     ("R5", "lake-appends-blindly"): ("I2", "twice"),
+    ("R6", "letters-cut"): ("letter with other bytes", ""),
+    ("R6", "never-condemned"): ("poison without a letter", "hostile-hang"),
+    ("R6", "poison-skipped"): ("poison without a letter", ""),
     ("R7", "offsets-before-outputs"): ("I1", "acknowledged and lost"),
     ("LETTERS", "replay-forgets"): ("lake", "2 times: "),
 }

@@ -259,21 +259,21 @@ def test_a_mutant_concerns_only_the_processes_it_is_about() -> None:
     assert MUTANTS["ack-before-delivery"].concerns("serving.collector_main", [])
 
 
-def test_a_fail_point_that_kills_is_a_fault_to_be_proven(tmp_path: Path) -> None:
+def test_a_fail_point_that_kills_or_hangs_is_a_fault_to_be_proven(tmp_path: Path) -> None:
     log = tmp_path / "enricher.log"
     log.write_text('{"event": "failpoint", "name": "enricher.before_commit", "action": "kill", "pid": 1}\n')
     watched = FailPointLog(log, kind="enricher")
     injector = Injector(dict, print)
     now = SystemClock().now().isoformat()
     with watched.watched(injector), log.open("a") as lines:
-        for name, action in (("after_produce", "kill"), ("after_commit", "hang")):
+        for name, action in (("after_produce", "kill"), ("after_commit", "hang"), ("before_commit", "raise")):
             said = {"event": "failpoint", "name": f"enricher.{name}", "action": action, "pid": 7, "timestamp": now}
             lines.write(f"{json.dumps(said)}\n")
         lines.write('Traceback "failpoint"\n')
     injector.close()
 
-    [fault] = injector.faults
-    assert (fault.name, fault.point, fault.pid, fault.proof) == ("enricher", "after_produce", 7, None)
+    told = [(fault.name, fault.what, fault.point, fault.pid, fault.proof) for fault in injector.faults]
+    assert told == [("enricher", "kill", "after_produce", 7, None), ("enricher", "hang", "after_commit", 7, None)]
 
 
 STAMPS = {"partition": pl.Int32(), "raw_offset": pl.Int64(), "at_ms": pl.Int64()}

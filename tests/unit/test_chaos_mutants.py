@@ -11,12 +11,16 @@ from headway.adapters.memory import MemoryLog, SimulatedCrash
 from headway.errors import DependencyDown
 from headway.events import encode_event
 from headway.ledger import JUDGED_HOURS
+from headway.letters import Letter, letter_of
 from headway.ports import EnrichmentItem, EnrichmentRefused, Message, Record
-from headway.topics import EVENTS_ENRICHED, EVENTS_RAW, EVENTS_RAW_LETTERS
-from orchestration.chaos.mutant import MUTANTS, acknowledge_before_delivery, commit_offsets_first
+from headway.topics import EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS, EVENTS_RAW, EVENTS_RAW_LETTERS
+from orchestration.chaos.mutant import MUTANTS
+from orchestration.chaos.planted import acknowledge_before_delivery, commit_offsets_first
 from serving.collector_modes import SINGLE
 from streaming.accounts import Stores, read_ledger
 from streaming.handlers.aggregate import AggregateHandler
+from streaming.handlers.enrich import EnrichHandler
+from streaming.quarantine import DEATHS_OF_RECORD, Quarantine
 from streaming.sinks.lake import LakeSink, build_lake_sink
 from tests.free_ports import free_port
 from tests.streaming_world import DOMAIN, Departed, World, departed
@@ -150,3 +154,52 @@ def test_a_feature_job_that_forgets_state_asks_for_none(monkeypatch: pytest.Monk
     AggregateHandler(DOMAIN.views, restore).assigned([0])
 
     assert asked == []
+
+
+BROKEN = b'{"id": 3' + b"," * 200
+
+
+def letters_of_broken_bytes(world: World, folder: Path) -> tuple[list[bytes], list[str]]:
+    """The originals that letters keep of an event that cannot be read and is followed by a good one, and what is lost."""
+    world.send_bytes(BROKEN, key="EWR")
+    world.send(departed("after", at="10:00"))
+    world.run()
+    ledger = read_ledger(Stores(world.reader, Lake(folder), None), hours=JUDGED_HOURS)
+    return [letter_of(m).original for m in world.reader.read(EVENTS_ENRICHED_LETTERS)], ledger.named("lost", limit=9)
+
+
+def test_an_enricher_that_skips_what_it_rejects_loses_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert letters_of_broken_bytes(World(), tmp_path) == ([BROKEN], [])
+    monkeypatch.setattr(EnrichHandler, "handle", EnrichHandler.handle)
+    MUTANTS["poison-skipped"].plant()
+
+    letters, lost = letters_of_broken_bytes(World(), tmp_path)
+
+    assert (letters, len(lost)) == ([], 1)
+
+
+def test_letters_that_are_cut_hold_other_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Letter, "to_record", Letter.to_record)
+    MUTANTS["letters-cut"].plant()
+
+    [original], lost = letters_of_broken_bytes(World(), tmp_path)
+
+    assert lost == []
+    assert BROKEN.startswith(original)
+    assert original != BROKEN
+
+
+def test_a_journal_that_condemns_nobody_lets_a_record_kill_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    message = Message("events.raw", 0, 7, None, b"", (), 0)
+    journal = tmp_path / "enricher-0.json"
+    for _ in range(DEATHS_OF_RECORD):
+        with Quarantine(journal).in_hand([message]):
+            left = journal.read_bytes()
+        journal.write_bytes(left)
+    assert Quarantine(journal).is_condemned(message)
+    monkeypatch.setattr(Quarantine, "is_condemned", Quarantine.is_condemned)
+    MUTANTS["never-condemned"].plant()
+
+    assert not Quarantine(journal).is_condemned(message)
