@@ -19,8 +19,8 @@ app = Application(
     state_dir=tempfile.mkdtemp(prefix="quix-"),
     loglevel="ERROR",
     auto_create_topics=True,
-    # As Headway's clients: lz4, and no wait for a fetch that a committed transaction does not wake.
-    consumer_extra_config={"fetch.wait.max.ms": 20},
+    # As Headway's clients: lz4, and fetches that wait as long.
+    consumer_extra_config={"fetch.wait.max.ms": 100},
     producer_extra_config={"compression.type": "lz4", "linger.ms": 20},
 )
 tables = Tables()
