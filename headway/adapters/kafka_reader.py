@@ -49,7 +49,7 @@ class KafkaReader:
             ends = self._ends(asking, topic, partitions)
         finally:
             asking.close()
-        return self._read_to(ends)
+        return self._read_to(topic, ends)
 
     def read_compacted(self, topic: str, partition: int) -> list[Message]:
         """See `headway.ports.LogReader.read_compacted`."""
@@ -88,10 +88,14 @@ class KafkaReader:
                 ends[TopicPartition(topic, number)] = high
         return ends
 
-    def _read_to(self, ends: Mapping[TopicPartition, int]) -> Iterator[Message]:
+    def _read_to(self, topic: str, ends: Mapping[TopicPartition, int]) -> Iterator[Message]:
+        if not ends:
+            return
         open_ends = dict(ends)
         consumer = Consumer(self._settings, logger=logger)
         try:
+            # Assigned before it knows who leads, the client looks for the beginning again half a second later.
+            consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S)
             consumer.assign([KafkaTopicPartition(*where, OFFSET_BEGINNING) for where in open_ends])
             waited_from = time.monotonic()
             while open_ends:
@@ -105,6 +109,8 @@ class KafkaReader:
                     )
                 for each in batch:
                     yield from _up_to_end(each, open_ends)
+        except KafkaException as error:
+            raise unreachable(f"{topic}: it could not be read", error) from error
         finally:
             consumer.close()
 

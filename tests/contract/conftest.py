@@ -121,7 +121,8 @@ class MemoryStack:
 class KafkaStack:
     bootstrap: str
     protocol: GroupProtocol
-    opened: list[EventLog | Publisher | LogReader] = field(default_factory=list)
+    shared_publisher: KafkaPublisher
+    opened: list[EventLog] = field(default_factory=list)
 
     def create_topic(self, *, partitions: int) -> str:
         name = f"t.{uuid4().hex}"
@@ -164,9 +165,7 @@ class KafkaStack:
         self.opened.remove(log)
 
     def publisher(self) -> Publisher:
-        publisher = KafkaPublisher(bootstrap=self.bootstrap)
-        self.opened.append(publisher)
-        return publisher
+        return self.shared_publisher
 
     def reader(self) -> LogReader:
         return KafkaReader(bootstrap=self.bootstrap)
@@ -205,6 +204,14 @@ def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealBrok
     broker.stop()
 
 
+@pytest.fixture(scope="session")
+def shared_publisher(shared_broker: RealBroker) -> Iterator[KafkaPublisher]:
+    """A new one takes half a second, or a whole, before its first record is acknowledged."""
+    publisher = KafkaPublisher(bootstrap=shared_broker.config.bootstrap)
+    yield publisher
+    publisher.close()
+
+
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[RealBroker]:
     broker = new_broker(tmp_path)
@@ -225,6 +232,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[LogStack]:
         yield MemoryStack()
         return
     broker: RealBroker = request.getfixturevalue("shared_broker")
-    kafka = KafkaStack(broker.config.bootstrap, request.param)
+    publisher: KafkaPublisher = request.getfixturevalue("shared_publisher")
+    kafka = KafkaStack(broker.config.bootstrap, request.param, publisher)
     yield kafka
     kafka.close()

@@ -562,9 +562,11 @@ class _Stumbling:
 
 
 @pytest.mark.integration
-def test_what_was_taken_before_reading_failed_comes_again(shared_broker: RealBroker) -> None:
+def test_what_was_taken_before_reading_failed_comes_again(
+    shared_broker: RealBroker, shared_publisher: KafkaPublisher
+) -> None:
     """The client has moved on behind it, so the next commit would pass over it."""
-    stack = KafkaStack(shared_broker.config.bootstrap, "consumer")
+    stack = KafkaStack(shared_broker.config.bootstrap, "consumer", shared_publisher)
     topic = stack.create_topic(partitions=1)
     log = stack.event_log(group="stumbling", topic=topic)
     log._consumer = _Stumbling(log._consumer)  # type: ignore[attr-defined]
