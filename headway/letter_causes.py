@@ -12,9 +12,8 @@ from pathlib import PurePath
 _DIGEST_CHARS = 12
 # msgspec ends its errors so; values of its own it never shows, only types and field names, in backquotes.
 _EXPECTED = re.compile(r"\bExpected `[^`]+`, got `")
-_AT = re.compile(r" - at `(\$[^`]*)`")
-_MISSING = re.compile(r"missing required field `([^`]+)`")
-_UNKNOWN = re.compile(r"unknown field `([^`]+)`")
+_AT = re.compile(r" - at `(\$[^`]*)`$")
+_NAMED = re.compile(r"(?:missing required|contains unknown) field `([^`]{1,100})`")
 # Our own, of `headway.errors.InputRejected`; "event" there means the whole document.
 _FIELD = re.compile(r"^([A-Za-z_][\w.\[\]]*): (?:got|missing)\b")
 _MASKS = (
@@ -36,7 +35,7 @@ def failing_path(detail: str, *, inside: str = "$") -> str | None:
     (``field: got ..., wanted ...``). ``inside`` is where the judged document stands in the event: ``$.data`` for bodies.
     """
     at = _AT.search(detail)
-    named = _MISSING.search(detail) or _UNKNOWN.search(detail)
+    named = _NAMED.search(detail)
     if at is not None or named is not None or _EXPECTED.search(detail):
         path = inside + (at.group(1)[1:] if at else "")
         return f"{path}.{named.group(1)}" if named else path

@@ -6,7 +6,6 @@ bits, instants the years 2 to 9998 (a zone may push an edge over), texts valid U
 """
 
 import json
-import re
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Annotated, Any, Literal, NamedTuple
@@ -17,6 +16,7 @@ from headway.clock import MICROSECOND, from_us, to_us
 from headway.contracts import Domain
 from headway.errors import InputRejected
 from headway.events import FUTURE_LIMIT_US, MAX_EVENT_BYTES, MAX_FIELD_CHARS, REQUIRED, parse_event
+from headway.letter_causes import failing_path
 from headway.letters import Reason
 
 _FUTURE_LIMIT = FUTURE_LIMIT_US * MICROSECOND
@@ -27,8 +27,6 @@ MAX_DETAIL_CHARS = 500
 
 _INT64_MAX = 2**63 - 1
 _YEARS = (1, 9999)
-_PLACE = re.compile(r" - at `\$(?P<place>[^`]*)`$")
-_NAMED_FIELD = re.compile(r"(?:missing required|contains unknown) field `(?P<field>[^`]{1,100})`")
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_FIELD_CHARS)]
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -180,7 +178,8 @@ def _typed(event_type: str, data: msgspec.Raw, judge: _Judge) -> msgspec.Struct:
         if bytes(data)[:1] != b"{":
             raise Rejected("unparseable", f"data: {error}; wanted a JSON object", path="$.data") from error
         detail = f"{event_type}: {error}"
-        raise Rejected("schema-violation", detail, path=_path_of(str(error)), contract=event_type) from error
+        path = failing_path(str(error), inside="$.data") or "$.data"
+        raise Rejected("schema-violation", detail, path=path, contract=event_type) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected("unparseable", f"data: not JSON ({error})", path="$.data", contract=event_type) from error
     for name in judge.unbounded:
@@ -242,14 +241,7 @@ def _unparseable(raw: bytes, error: Exception) -> Rejected:
     except InputRejected as refusal:
         field = str(refusal).partition(":")[0]
         return Rejected("unparseable", str(refusal), path=f"$.{field}" if field in _ATTRIBUTES else "$")
-    place = _PLACE.search(str(error))
-    return Rejected("unparseable", f"event: {error}", path="$" + place["place"] if place else "$")
-
-
-def _path_of(message: str) -> str:
-    place, field = _PLACE.search(message), _NAMED_FIELD.search(message)
-    path = "$.data" + (place["place"] if place else "")
-    return f"{path}.{field['field']}" if field else path
+    return Rejected("unparseable", f"event: {error}", path=failing_path(str(error)) or "$")
 
 
 def _check_unique(raw: bytes) -> None:

@@ -6,6 +6,7 @@ One bad event never costs the others: each is judged for itself, the batch as a 
 import msgspec
 
 from headway.errors import InputRejected
+from headway.letter_causes import failing_path
 from headway.letters import Letter
 from headway.ports import Record
 from headway.problem import Problem
@@ -49,5 +50,12 @@ def judge_all(form: Form, body: bytes, stamp: Stamp) -> list[Judged]:
 def letter_of_request(raw: bytes, refusal: InputRejected, headers: tuple[tuple[str, bytes], ...]) -> Judged:
     """Give the letter that keeps what was sent, and the 400 that says why."""
     detail = str(refusal)
-    letter = Letter(reason="invalid-envelope", detail=detail, stage="collector", original=raw, headers=headers)
+    letter = Letter(
+        reason="invalid-envelope",
+        detail=detail,
+        stage="collector",
+        original=raw,
+        path=failing_path(detail),
+        headers=headers,
+    )
     return Judged(letter.to_record(EVENTS_RAW_LETTERS), problem=Problem(400, "invalid-envelope", detail))

@@ -171,7 +171,7 @@ def _bodies() -> list[Kind]:
         _body("extra-field", "$.data.seat", {"seat": "12A"}),
         _body("null-field", "$.data.distance_mi", {"distance_mi": None}),
         _body("delay-of-years", "$.data.dep_delay_min", {"dep_delay_min": 10_000_000}),
-        _body("backwards", "$.data", {"sched_arr": "2013-01-01T00:00:00Z"}),
+        _body("backwards", "$.data.sched_arr", {"sched_arr": "2013-01-01T00:00:00Z"}),
         Kind(
             "missing-field",
             "schema-violation",

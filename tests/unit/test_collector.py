@@ -82,7 +82,7 @@ def test_an_event_without_an_id_is_a_letter_and_a_400_that_names_the_field() -> 
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"].startswith("id: missing")
     [letter] = [letter_of(message) for message in stored(broker, EVENTS_RAW_LETTERS)]
-    assert (letter.reason, letter.original) == ("invalid-envelope", body)
+    assert (letter.reason, letter.path, letter.original) == ("invalid-envelope", "$.id", body)
     assert stored(broker, EVENTS_RAW) == []
 
 
