@@ -1,6 +1,7 @@
 """Guards that keep unit tests honest, and the minutes each part of the suite took."""
 
 import os
+import signal
 import socket
 import sys
 from collections import Counter, defaultdict
@@ -46,6 +47,15 @@ def search_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchNode
     """One real search node for all tests that ask for it; each uses indexes of its own."""
     with running_node(tmp_path_factory.mktemp("search")) as node:
         yield node
+
+
+def pytest_configure() -> None:
+    """Have SIGINT end us, also where we were started in the background.
+
+    A shell that starts a program there has it ignore SIGINT. Dagster gives SIGTERM whatever SIGINT has, and every server
+    that a test starts afterwards would inherit that and never end.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
