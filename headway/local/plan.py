@@ -9,7 +9,7 @@ from headway.errors import ContractViolation
 
 FIRST_BACKOFF_S = 0.5
 # Longer waits save nothing on one machine and keep a repaired part away.
-LONGEST_BACKOFF_S = 15.0
+LONGEST_BACKOFF_S = 5.0
 # Ready for this long, a process has done its work: its end is an accident, and backoff is for crash loops.
 RECOVERED_AFTER_S = 5.0
 
