@@ -31,9 +31,13 @@ def longest_wait_s(raw: pl.DataFrame, enriched: pl.DataFrame) -> dict[int, float
 
 
 def seconds_to_resume(enriched: pl.DataFrame, fault_ms: Sequence[int]) -> list[float]:
-    """Return, per fault, how long after it the next event was enriched; infinite when none was."""
-    waits = []
-    for at_ms in fault_ms:
+    """Return, per outage, how long after its last fault the next event was enriched; infinite when none was.
+
+    Faults with no event enriched between them are one outage: whoever is killed while getting up starts over.
+    """
+    waits: dict[float, float] = {}
+    for at_ms in sorted(fault_ms):
         after = enriched.filter(pl.col("at_ms") >= at_ms)["at_ms"].min()
-        waits.append(float("inf") if after is None else (int(str(after)) - at_ms) / 1000)
-    return sorted(waits)
+        next_ms = float("inf") if after is None else float(str(after))
+        waits[next_ms] = (next_ms - at_ms) / 1000
+    return sorted(waits.values())

@@ -285,6 +285,7 @@ def test_waits_are_told_per_partition_and_resumption_per_fault() -> None:
 
     assert longest_wait_s(raw, enriched) == {0: 3.0, 1: 0.01}
     assert seconds_to_resume(enriched, [1_600, 900, 5_000]) == [0.11, 2.5, float("inf")]
+    assert seconds_to_resume(enriched, [3_900, 1_600]) == [0.2], "killed again before it was at work: one outage"
 
 
 def test_names_of_instances_belong_to_their_kind_and_other_names_do_not() -> None:
