@@ -24,6 +24,10 @@ class TransientFailure(HeadwayError):
     """The same attempt may succeed later; retry within a budget."""
 
 
+class Overtaken(TransientFailure):
+    """Another writer of ours came first, so nothing was written; nobody is down. Read again what is still yours."""
+
+
 class DependencyDown(TransientFailure):
     """A service of ours that a job needs does not answer; hold the records back and ask again later.
 

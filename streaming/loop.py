@@ -6,7 +6,7 @@ from dataclasses import replace
 import structlog
 
 from headway.clock import monotonic_s
-from headway.errors import PermanentFailure, TransientFailure
+from headway.errors import Overtaken, PermanentFailure, TransientFailure
 from headway.letter_causes import stack_digest
 from headway.letters import LETTER_TOPICS, Letter, Reason, letter_about
 from headway.ports import EventLog, Message, Record
@@ -72,11 +72,11 @@ class Loop:
         self.metrics.letters.inc(letters)
         self.patience.note_progress()
 
-    def not_committed(self, failure: NotCommitted, *, messages: int) -> None:
+    def not_committed(self, failure: NotCommitted | Overtaken, *, messages: int) -> None:
         """Say that a batch is read again."""
         self.metrics.count_error("not-committed")
         _LOG.warning(
-            "transaction not committed; reading again",
+            "not committed; reading again",
             job=self.instruments.job,
             reason=str(failure),
             messages=messages,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from headway.clock import monotonic_s
-from headway.errors import DependencyDown, TransientFailure
+from headway.errors import DependencyDown, Overtaken, TransientFailure
 from headway.ports import EventLog, Message, Record, TopicPartition
 from streaming.instruments import Instruments
 from streaming.isolate import Poison
@@ -243,7 +243,7 @@ class SinkWorker:
                 self._flush(loop, taken)
             except Poison:
                 self._write_in_parts(loop, taken)
-        except NotCommitted as failure:
+        except (NotCommitted, Overtaken) as failure:
             loop.not_committed(failure, messages=len(taken))
             self._drop()
             loop.log.rewind()

@@ -22,7 +22,7 @@ from deltalake.schema import PrimitiveType
 
 from headway.clock import format_us, from_us
 from headway.contracts import Domain
-from headway.errors import ContractViolation, PermanentFailure, TransientFailure
+from headway.errors import ContractViolation, Overtaken, PermanentFailure
 from headway.lake import INSTANT, TRANSPORT, LakeTable, events_table
 
 _DELTA_TYPES: Mapping[pl.DataType, str] = {
@@ -95,7 +95,7 @@ class Lake:
 
         Raises:
             ContractViolation: table missing, or frame and table differ; names table, column, got, wanted.
-            TransientFailure: another writer came first; repeat.
+            Overtaken: another writer came first; repeat.
         """
         self._append(self._open(table), table, frame, ())
 
@@ -123,14 +123,14 @@ class Lake:
         ``after`` maps app_id to what ``committed`` said when its batch was cut.
 
         Raises:
-            TransientFailure: for one of them ``committed`` says something else by now, so another writer has the
+            Overtaken: for one of them ``committed`` says something else by now, so another writer has the
                 partition: nothing is written. Read again what is still yours.
         """
         opened = self._open(table)
         for app_id, wanted in (after or {}).items():
             newest = _newest(opened, app_id)
             if newest != (-1 if wanted is None else wanted):
-                raise TransientFailure(
+                raise Overtaken(
                     f"lake table {table}: {app_id} is at version {newest}, wanted {wanted}: another writer has come "
                     "between; read again what is still yours"
                 )
@@ -316,7 +316,7 @@ def _explained(table: str) -> Iterator[None]:
     try:
         yield
     except CommitFailedError as error:
-        raise TransientFailure(f"lake table {table}: another writer came first ({error}); repeat") from error
+        raise Overtaken(f"lake table {table}: another writer came first ({error}); repeat") from error
     except DeltaError as error:
         reason = str(error).split("   0: ", maxsplit=1)[0].strip()  # what follows is a native stack
         raise PermanentFailure(f"lake table {table}: refused: {reason}") from error

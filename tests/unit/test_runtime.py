@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headway.adapters.memory import MemoryBroker, MemoryLog, MemoryReader, SimulatedCrash
-from headway.errors import DependencyDown, PermanentFailure, TransientFailure
+from headway.errors import DependencyDown, Overtaken, PermanentFailure, TransientFailure
 from headway.letters import Letter, letter_of
 from headway.ports import CommitStep, Message, Record, TopicPartition
 from headway.topics import EVENTS_ENRICHED, EVENTS_ENRICHED_LETTERS, EVENTS_RAW, topic_table
@@ -466,6 +466,18 @@ def test_a_store_that_is_away_holds_back_and_makes_no_letter() -> None:
     assert bench.metric("messages_total") == 100  # what was dropped came again, and is not there twice
     assert bench.letters() == []
     assert bench.metric("errors_total", kind="held-back") == 4
+
+
+def test_a_writer_that_was_overtaken_reads_again_at_once_as_nobody_is_down() -> None:
+    bench = Bench(1000)
+    shelf = Shelf(always(Overtaken("another writer came first"), times=2))
+
+    bench.run(SinkWorker(shelf))
+
+    assert len(shelf.store) == 1000
+    assert bench.metric("errors_total", kind="not-committed") == 2
+    assert bench.metric("errors_total", kind="held-back") == 0
+    assert bench.instruments.breaker.state == "closed"
 
 
 def test_a_full_disk_is_no_fault_of_a_record() -> None:
