@@ -13,13 +13,14 @@ from headway.ports import LogReader
 from headway.topics import EVENTS_RAW_LETTERS
 from streaming.accounts import Stores, digest_of, frame_of, read_books
 
-# Longer than a loader buffers, an aborted transaction stays open, and a killed process needs to be back.
-_UNMOVED_S = 45.0
+# Longer than a loader buffers, an aborted transaction stays open, and a killed process needs to be back; longer, too,
+# than a job waits after failures in a row (30 s, twice) with a request between that took its whole timeout (30 s).
+_UNMOVED_S = 120.0
 _EVERY_S = 1.0
 
 
 def books_at_rest(stores: Stores, *, within_s: float, say: Callable[[str], None]) -> Books:
-    """Return the books once they balance, or once nothing has moved for 45 s, or when time is up."""
+    """Return the books once they balance, or once nothing has moved for two minutes, or when time is up."""
     deadline_s = monotonic_s() + within_s
     moved_s, before = monotonic_s(), None
     while True:
