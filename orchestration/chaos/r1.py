@@ -69,7 +69,7 @@ SHORT = Plan(
     timed=False,
     least_acked=25_000,
     least_singles=2_000,
-    settle_s=120,
+    settle_s=300,
 )
 FULL = Plan(
     schedule=Schedule(batches_per_s=22, batch_size=20, singles_per_s=60),
@@ -80,7 +80,7 @@ FULL = Plan(
     timed=True,
     least_acked=200_000,
     least_singles=20_000,
-    settle_s=180,
+    settle_s=600,
 )
 _LEAST_RATE = 0.70
 _MOST_TO_NEXT_ACK_S = 15.0

@@ -56,7 +56,7 @@ SHORT = Plan(
     longer_s=60,
     changes=8,
     least_acked=5_000,
-    settle_s=120,
+    settle_s=300,
     timed=False,
 )
 FULL = Plan(
@@ -65,7 +65,7 @@ FULL = Plan(
     longer_s=60,
     changes=60,
     least_acked=60_000,
-    settle_s=180,
+    settle_s=600,
     timed=True,
 )
 

@@ -71,7 +71,7 @@ SHORT = Plan(
     each=20,
     least_kinds=35,
     least_good=5_000,
-    settle_s=120,
+    settle_s=300,
     timed=False,
 )
 FULL = Plan(
@@ -81,7 +81,7 @@ FULL = Plan(
     each=500,
     least_kinds=35,
     least_good=60_000,
-    settle_s=240,
+    settle_s=600,
     timed=True,
 )
 

@@ -67,7 +67,7 @@ SHORT = Plan(
     chance=0.01,
     least_kills=5,
     least_raw=12_000,
-    settle_s=120,
+    settle_s=300,
     timed=False,
 )
 FULL = Plan(
@@ -78,7 +78,7 @@ FULL = Plan(
     chance=0.002,
     least_kills=15,
     least_raw=150_000,
-    settle_s=240,
+    settle_s=600,
     timed=True,
 )
 _MOST_TO_RESUME_S = 12.0
