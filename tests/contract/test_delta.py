@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from domains.flights.domain import DOMAIN
 from headway.adapters.delta import Lake
 from headway.clock import DAY_US, HOUR_US, to_us
-from headway.errors import ContractViolation, PermanentFailure, TransientFailure
+from headway.errors import ContractViolation, Overtaken, PermanentFailure
 from headway.lake import INSTANT, LakeTable, as_table, events_table
 
 T0 = datetime(2013, 7, 31, 22, tzinfo=UTC)
@@ -104,7 +104,7 @@ def test_two_writers_of_one_partition_at_once_write_one_copy(lake: Lake) -> None
             outcomes.append(
                 Racing(lake.path("numbers").parent).append_once("numbers", numbers(1), app_id="p-0", version=5)
             )
-        except TransientFailure as failure:
+        except Overtaken as failure:
             outcomes.append(failure)
 
     writers = [threading.Thread(target=write) for _ in range(2)]
@@ -113,7 +113,7 @@ def test_two_writers_of_one_partition_at_once_write_one_copy(lake: Lake) -> None
     for writer in writers:
         writer.join(timeout=30)
 
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["TransientFailure", "bool"]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Overtaken", "bool"]
     assert lake.append_once("numbers", numbers(1), app_id="p-0", version=5) is False
     assert kept(lake) == [1]
 
@@ -276,7 +276,7 @@ def test_files_that_only_old_versions_use_are_deleted_and_no_row_with_them(lake:
 def test_a_batch_cut_after_a_version_that_is_no_longer_the_newest_is_refused_whole(lake: Lake) -> None:
     lake.append_once("numbers", numbers(1), app_id="p-0", version=1)
 
-    with pytest.raises(TransientFailure, match="another writer has come between"):
+    with pytest.raises(Overtaken, match="another writer has come between"):
         lake.append_each_once(
             "numbers",
             {"p-0": (5, numbers(5)), "p-1": (2, numbers(2))},
