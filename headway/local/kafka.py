@@ -123,8 +123,8 @@ def broker_properties(config: BrokerConfig) -> dict[str, str]:
         "controller.quorum.election.backoff.max.ms": "300",
         # After a restart one broker leads everything, and the default waits 5 minutes before it evens that out.
         "leader.imbalance.check.interval.seconds": "60",
-        # A killed broker first reads again what it had not flushed, which is every open segment. With the default of
-        # 1 GiB it was back after 9 s when two minutes of 500 events/s were in its logs, and after 19 s with four.
+        # A killed broker first reads again what it had not flushed, which is every open segment: with the default of
+        # 1 GiB that grows with all that was ever written. In a busy R1 it was back after 9 s, and two minutes later 19 s.
         "log.segment.bytes": str(16 * _MIB),
         "log.flush.offset.checkpoint.interval.ms": "5000",
         # Threads cost memory and switches on two cores; the defaults are sized for servers.

@@ -45,7 +45,7 @@ def books_at_rest(stores: Stores, *, within_s: float, say: Callable[[str], None]
             if monotonic_s() - moved_s > _UNMOVED_S:
                 return books
         if monotonic_s() > deadline_s:
-            how = "could not be read" if books is None else f"still move, {now}"
+            how = "could not be read" if books is None else f"moved {monotonic_s() - moved_s:.0f} s ago, {now}"
             raise TransientFailure(f"the plane is not at rest within {within_s:.0f} s: its books {how}")
         # Reading a quarter of a million records takes a core for seconds, and the plane has to catch up on two.
         time.sleep(max(_EVERY_S, 3 * (monotonic_s() - begun_s)))

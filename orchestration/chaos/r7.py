@@ -123,9 +123,8 @@ def _report(plan: Plan, running: Running, judged: Judged, resumed: Sequence[floa
     bounced = [fault for fault in faults if fault.kind == "kafka"]
     raw = verdict.counts["ledger"]["raw"]
     timed = {
-        f"the job enriches again <= {_MOST_TO_RESUME_S:.0f} s after a kill, the last of those in a row (p95), got {quantile(resumed, 0.95):.1f} s": (
-            quantile(resumed, 0.95) <= _MOST_TO_RESUME_S
-        )
+        f"the job enriches again <= {_MOST_TO_RESUME_S:.0f} s after a kill, the last of those in a row (p95), "
+        f"got {quantile(resumed, 0.95):.1f} s": (quantile(resumed, 0.95) <= _MOST_TO_RESUME_S)
     }
     return Report(
         trial=running.trial,

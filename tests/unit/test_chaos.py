@@ -279,7 +279,7 @@ def test_a_fail_point_that_kills_or_hangs_is_a_fault_to_be_proven(tmp_path: Path
 STAMPS = {"partition": pl.Int32(), "raw_offset": pl.Int64(), "at_ms": pl.Int64()}
 
 
-def test_waits_are_told_per_partition_and_resumption_per_fault() -> None:
+def test_waits_are_told_per_partition_and_resumption_per_outage() -> None:
     raw = pl.DataFrame([(0, 0, 1_000), (0, 1, 1_100), (1, 0, 1_000)], schema=STAMPS, orient="row")
     enriched = pl.DataFrame([(0, 0, 1_500), (0, 1, 4_100), (1, 0, 1_010)], schema=STAMPS, orient="row")
 
