@@ -36,6 +36,9 @@ _PLACE = attrgetter("topic", "partition")
 
 GroupProtocol = Literal["consumer", "classic"]
 
+# After this a group goes on without a silent member (the classic protocol; with the other it is the broker's setting).
+# No transaction stays open longer: the member's successor is told no offsets until what it left open has ended.
+_SESSION_TIMEOUT_S = 6.0
 # Short, as news of the group wait behind it (see `KafkaEventLog.poll`), and asking again costs nothing.
 _OFFSETS_TIMEOUT_S = 2.0
 # Messages taken from the client's queue at once; between two such takings a batch's bytes are counted.
@@ -75,7 +78,7 @@ class KafkaEventLog:
         on_lost: PartitionCallback | None = None,
         on_step: CommitCallback = _no_step,
         protocol: GroupProtocol = "consumer",
-        transaction_timeout_s: float = 10.0,
+        transaction_timeout_s: float = _SESSION_TIMEOUT_S,
         max_poll_interval_s: float = 300.0,
         batch_bytes: int = BATCH_BYTES,
         security: Mapping[str, str] | None = None,
@@ -345,7 +348,7 @@ def _membership_settings(
         "group.protocol": "classic",
         "partition.assignment.strategy": "cooperative-sticky",
         # librdkafka refuses a session that outlasts the longest gap between two polls.
-        "session.timeout.ms": int(min(6.0, max_poll_interval_s) * 1000),
+        "session.timeout.ms": int(min(_SESSION_TIMEOUT_S, max_poll_interval_s) * 1000),
         "heartbeat.interval.ms": 1000,
     }
 
