@@ -89,7 +89,8 @@ class EventLog(Protocol):
         paused it returns nothing, and still serves the group: an instance that stops polling is expelled.
 
         Raises:
-            TransientFailure: the log is not reachable or not ready; poll again.
+            TransientFailure: the log is not reachable or not ready, or this instance was expelled. What was polled since
+                the last commit comes again: drop it, and poll again.
             PermanentFailure: this instance cannot go on; restart the process.
         """
 

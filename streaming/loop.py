@@ -26,10 +26,13 @@ _LOG = structlog.get_logger()
 
 
 class Loop:
-    """One log with its instruments and its patience."""
+    """One log with its instruments and its patience. ``on_rewound`` drops what was polled and not committed."""
 
-    def __init__(self, log: EventLog, instruments: Instruments) -> None:
+    def __init__(
+        self, log: EventLog, instruments: Instruments, *, on_rewound: Callable[[], None] = lambda: None
+    ) -> None:
         self.log = log
+        self._on_rewound = on_rewound
         self.instruments = instruments
         self.metrics = instruments.metrics
         self.patience = Patience(log, instruments)
@@ -45,6 +48,7 @@ class Loop:
         except TransientFailure as failure:
             self.metrics.count_error("not-reachable")
             _LOG.warning("log not reachable; polling again", job=self.instruments.job, reason=str(failure))
+            self._on_rewound()
             return []
         if batch:
             self.metrics.observe("poll", monotonic_s() - started_s)

@@ -208,7 +208,7 @@ class SinkWorker:
 
     def run(self, log: EventLog, *, stopped: Callable[[], bool], instruments: Instruments | None = None) -> None:
         """Run until ``stopped``, then write what is buffered."""
-        loop = Loop(log, instruments or Instruments())
+        loop = Loop(log, instruments or Instruments(), on_rewound=self._drop)
         while not stopped():
             batch = loop.poll()
             if self._must_rewind:

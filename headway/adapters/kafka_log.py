@@ -124,24 +124,26 @@ class KafkaEventLog:
 
     def poll(self, limit: int, timeout_s: float) -> list[Message]:
         """See `headway.ports.EventLog.poll`."""
-        self._recover()
-        # Not consume(limit, timeout_s) alone: that waits the whole timeout for the batch to fill.
-        first = self._consumer.poll(timeout_s)
-        if first is None:
-            return []
         try:
-            messages = self._owned(self._take(first, limit))
+            self._recover()
+            return self._poll(limit, timeout_s)
         except BaseException:
             # Nobody gets what had been taken, and the client would go on behind it.
             self._must_rewind = True
             raise
+
+    def _poll(self, limit: int, timeout_s: float) -> list[Message]:
+        # Not consume(limit, timeout_s) alone: that waits the whole timeout for the batch to fill.
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        messages = self._owned(self._take(first, limit))
         # Taken with the messages, not at commit: if this member is expelled in between, the broker must see the
         # membership under which they were read, and refuse.
         self._membership = self._consumer.consumer_group_metadata()
         if messages and not self._consumer.memberid():
             # Expelled and not yet told. Offsets sent without a member id are not checked by the broker.
-            self._must_rewind = True
-            return []
+            raise TransientFailure(f"{self._who}: expelled from its group. Poll again.")
         if messages and self._paused:
             # They were on their way while the pause was set.
             self._put_back(messages)

@@ -1,5 +1,6 @@
 """The loop on the in-memory log: poisoned records, faults of ours, dead dependencies, full sinks, crashes at each step."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,11 +95,12 @@ class Bench:
         turns: int = 100_000,
         on_step: Callable[[CommitStep], None] = lambda _: None,
         batch_bytes: int = 16 * 1024 * 1024,
+        kind: type[MemoryLog] = MemoryLog,
     ) -> None:
         quarantine = None if self.journal is None else Quarantine(self.journal)
         self.instruments = Instruments(job=JOB, quarantine=quarantine)
         left = iter(range(turns))
-        log = self.log = MemoryLog(
+        log = self.log = kind(
             self.broker,
             group="g",
             topics=[EVENTS_RAW],
@@ -466,6 +468,36 @@ def test_a_store_that_is_away_holds_back_and_makes_no_letter() -> None:
     assert bench.metric("messages_total") == 100  # what was dropped came again, and is not there twice
     assert bench.letters() == []
     assert bench.metric("errors_total", kind="held-back") == 4
+
+
+def test_what_a_sink_holds_is_dropped_when_reading_fails_as_it_comes_again() -> None:
+    class Stumbling(MemoryLog):
+        """Fails at its third poll, and then gives what is not committed once more."""
+
+        polls = itertools.count()
+
+        def poll(self, limit: int, timeout_s: float) -> list[Message]:
+            if next(self.polls) == 2:
+                self.rewind()
+                raise TransientFailure("reading failed")
+            return super().poll(min(limit, 20), timeout_s)
+
+    class Filling(Shelf):
+        """Written when it holds 50; keeps the places of all that it wrote, in order."""
+
+        def due(self, now_s: float) -> bool:  # noqa: ARG002
+            return len(self.buffer) >= 50
+
+        def flush(self) -> Flushed:
+            places.extend((message.partition, message.offset) for message in self.buffer)
+            return super().flush()
+
+    places: list[tuple[int, int]] = []
+    bench = Bench(100)
+
+    bench.run(SinkWorker(Filling()), kind=Stumbling)
+
+    assert len(places) == len(set(places)) == 100
 
 
 def test_a_writer_that_was_overtaken_reads_again_at_once_as_nobody_is_down() -> None:
