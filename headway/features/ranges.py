@@ -96,7 +96,7 @@ class History:
             *(_typed(view, name).alias(f"field:{name}") for name in view.fields),
         ).collect()
         if frame["id"].n_unique() < frame.height:  # first write wins inside a tile (S12)
-            tile = -(-pl.col("time_us") // view.hop_us)
+            tile = -(-pl.col("time_us") // pl.lit(view.hop_us, pl.Int64))  # of its own accord `unique` panics on Int32
             frame = frame.unique([*view.keys, "id", tile], keep="first", maintain_order=True)
         keys = frame.select(view.keys).unique().sort(view.keys)
         numbered = keys.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("entity"))

@@ -194,6 +194,24 @@ def test_a_frame_that_is_not_the_lakes_is_refused_by_name() -> None:
         offline.last_rows(lake_frame(view, []).drop("tick_before", "too_late"), view, until_us=0)
 
 
+def test_an_id_that_the_lake_has_twice_counts_once_and_the_first_copy_wins() -> None:
+    """Beyond 48 h of event time the Enricher lets a repeat pass (S12); the query for it panicked inside polars."""
+    view = view_of(Aggregate(function="sum", field="delay", window=minutes(5)))
+    sent = [
+        Judged(
+            arrival=Arrival(partition=0, key=("EWR",), event_id=f"e{n}", time_us=START_US, values={"delay": n}),
+            tick_before_us=None,
+            too_late=False,
+        )
+        for n in (1, 2)
+    ]
+    lake = lake_frame(view, sent).with_columns(pl.col("id").str.replace("e2", "e1"))
+
+    answer = offline.values_at(lake, view, queries_of(view, [(("EWR",), START_US, FOREVER_US)]), mode="truth")
+
+    assert values_of(view, answer) == [{"sum_delay_5m": 1}]
+
+
 def test_sums_are_exact_beyond_the_integers_of_floats() -> None:
     view = view_of(Aggregate(function="sum", field="delay", window=minutes(5)))
     odd = 2**53 + 1
