@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -31,6 +32,15 @@ class Replayed:
     second: Mapping[str, int]
     after_first: Books
     after_second: Books
+
+    def facts(self) -> dict[str, Any]:
+        """Return the verdicts as plain values."""
+        return {
+            "repairable": self.wanted,
+            "fixed": dict(self.fixed),
+            "first_replay": dict(self.first),
+            "second_replay": dict(self.second),
+        }
 
 
 def repair_and_replay(

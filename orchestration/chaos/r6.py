@@ -117,13 +117,15 @@ def run(trial: Trial) -> Report:
             kept = _are_letters(stores.log, poisoner)
             restarted = processes_of(settings)[JOB]["pid"] != pid
             deadly_from_ms = to_us(SystemClock().now()) // 1000
+            stuck = False
             # What is wrong already needs nothing deadly on top to be told.
             if kept:
                 time.sleep(_MOST_WAIT_S)
                 with FailPointLog(said, kind=JOB).watched(running.injector):
-                    _write_deadly(running, poisoner, stores.log)
+                    stuck = not _write_deadly(running, poisoner, stores.log)
             running.go_on_until(plan.least_good)
-        judged = judge(running, settle_s=plan.settle_s, leave_out=poisoner.frame())
+        # Behind a record that nobody gives up there is no rest to wait for, and no replay to try.
+        judged = judge(running, settle_s=None if stuck else plan.settle_s, leave_out=poisoner.frame())
         raw, enriched = read_stamps(stores.log)
         early = pl.col("at_ms") < deadly_from_ms
         course = _Course(
@@ -133,11 +135,13 @@ def run(trial: Trial) -> Report:
             held_s=max(longest_wait_s(raw.filter(~early), enriched).values(), default=0.0),
         )
         letters = read_poison_letters(stores.log)
-        replayed = repair_and_replay(settings, stores, poisoner.repairs, settle_s=plan.settle_s, say=trial.say)
+        replayed = None
+        if not stuck:
+            replayed = repair_and_replay(settings, stores, poisoner.repairs, settle_s=plan.settle_s, say=trial.say)
     violations = {
         **judged.verdict.named(),
         **judge_letters(poisoner.frame(), letters, judged.everything),
-        **judge_replay(replayed),
+        **(judge_replay(replayed) if replayed else {}),
     }
     return _report(plan, running, judged, poisoner, replayed=replayed, course=course, violations=violations)
 
@@ -154,8 +158,8 @@ def _are_letters(log: LogReader, poisoner: Poisoner) -> bool:
     return True
 
 
-def _write_deadly(running: Running, poisoner: Poisoner, log: LogReader) -> None:
-    """Write each deadly kind once, the next when the one before it is a letter."""
+def _write_deadly(running: Running, poisoner: Poisoner, log: LogReader) -> bool:
+    """Write each deadly kind once, the next when the one before it is a letter; returns whether each became one."""
     settings, say = running.settings, running.trial.say
     for place, kind in enumerate(deadly_kinds()):
         if place:
@@ -167,9 +171,10 @@ def _write_deadly(running: Running, poisoner: Poisoner, log: LogReader) -> None:
         while not _is_letter(log, at):
             if monotonic_s() - begun_s > _LETTER_WITHIN_S:
                 say(f"{kind.name:<18} no letter after {_LETTER_WITHIN_S:.0f} s")
-                return
+                return False
             time.sleep(_POLL_S)
         say(f"{kind.name:<18} a letter after {monotonic_s() - begun_s:4.1f} s")
+    return True
 
 
 def _is_letter(log: LogReader, at: Position) -> bool:
@@ -183,7 +188,7 @@ def _report(
     judged: Judged,
     poisoner: Poisoner,
     *,
-    replayed: Replayed,
+    replayed: Replayed | None,
     course: _Course,
     violations: Mapping[str, list[str]],
 ) -> Report:
@@ -211,10 +216,7 @@ def _report(
         "share": round(share, 3),
         "by_reason": dict(sorted(poison.group_by("wanted").len().rows())),
         "deaths": {str(point): n for point, n in sorted(deaths.items(), key=str)},
-        "repairable": replayed.wanted,
-        "fixed": dict(replayed.fixed),
-        "first_replay": dict(replayed.first),
-        "second_replay": dict(replayed.second),
+        **(replayed.facts() if replayed else {}),
         "longest_wait_s": course.wait_s,
         "longest_wait_behind_deadly_s": course.held_s,
     }
