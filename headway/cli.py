@@ -57,6 +57,11 @@ COMMANDS = (
     Entry("bench", "headway.bench_command:bench_command", "list the benchmarks, or run one beside its peers"),
     Entry("kafka", "orchestration.kafka_command:kafka_command", "show the event log's replication, or try it"),
     Entry(
+        "spark-memory",
+        "headway.spark_memory_command:spark_memory_command",
+        "plan a Spark executor's memory, compare it with a running one, and say what to change after a run",
+    ),
+    Entry(
         "chaos", "orchestration.chaos.command:chaos_command", "break the plane on purpose, and see its promises hold"
     ),
     Entry("doctor", "headway.doctor:doctor_command", "check this machine; each failing line names what mends it"),

@@ -13,12 +13,24 @@ import numpy as np
 from headway.drift import STATISTICS, DriftLimits, WindowStatistics, from_us_local, warnings
 from headway.evaluation import Bools, Floats, average_precision, roc_auc
 from headway.gates import Evidence
+from headway.memory_configuration import MIB
+from headway.memory_plan import MemoryPlan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 100
 _BINS = 20
+_MEMORY = {
+    "reserved": "tab:gray",
+    "user": "tab:olive",
+    "storage": "tab:blue",
+    "execution": "tab:orange",
+    "off-heap storage": "lightskyblue",
+    "off-heap execution": "bisque",
+    "PySpark": "tab:green",
+    "overhead": "lightgray",
+}
 
 
 def evidence_pictures(evidence: Evidence) -> dict[str, bytes]:
@@ -81,6 +93,28 @@ def weeks_picture(weeks: Sequence[WindowStatistics], limits: DriftLimits, *, zon
         axes.set(ylabel=name.replace("_", " "))
     watched[-1].tick_params(axis="x", rotation=90)
     top.set(title="weeks from Monday (red: over the limit)")
+    return _png(figure)
+
+
+def memory_picture(plan: MemoryPlan) -> bytes:
+    """Return a Spark executor's memory as two bars to scale: what is in the heap, and what lies beside it."""
+    figure = _figure(width_in=9, height_in=3.5)
+    axes = figure.subplots()
+    for row, region in enumerate(("beside", "heap")):
+        start = 0.0
+        for segment in (each for each in plan.segments() if each.region == region):
+            size_mib = segment.size_bytes / MIB
+            axes.barh(
+                row, size_mib, left=start, label=f"{segment.name} {size_mib:,.0f} MiB", color=_MEMORY[segment.name]
+            )
+            start += size_mib
+    axes.set_yticks([0, 1], ["beside\nthe heap", "heap"])
+    of = plan.configuration
+    axes.set(
+        xlabel="MiB",
+        title=f"executor, {of.deployment}: {plan.container_bytes / MIB:,.0f} MiB with {of.tasks} tasks at once",
+    )
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     return _png(figure)
 
 

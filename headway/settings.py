@@ -73,6 +73,7 @@ class Ports(BaseModel):
     ray_metrics: Port = Field(default=18_065, description="Ray's metrics")
     ray_first: Port = Field(default=18_066, description="Ray's other listeners, 13")
     valkey: Port = Field(default=18_079, description="online store")
+    spark_ui: Port = Field(default=18_080, description="a Spark driver's pages and REST API, 8")
     prometheus: Port = Field(default=18_090, description="Prometheus")
     alertmanager: Port = Field(default=18_091, description="Alertmanager")
     kafka: Port = Field(default=18_092, description="Kafka, first broker; with three brokers the others at +2 and +4")
