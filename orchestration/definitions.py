@@ -23,6 +23,7 @@ from orchestration.resources import all_resources
 from orchestration.scaling import job_instances_sensor
 from orchestration.schedules import daily_compaction, monthly_training, replication_watch
 from orchestration.sensors import live_version_sensor, retraining_sensor, topic_offsets_sensor
+from orchestration.spark_memory import spark_memory_job
 from products.catalogue import all_products
 
 
@@ -43,7 +44,7 @@ def build(domains: Sequence[Domain], products: Sequence[Product]) -> dg.Definiti
             replicated,
             *(each for each in declared if isinstance(each, dg.AssetChecksDefinition)),
         ],
-        jobs=[*jobs, check_replication, compact_lake],
+        jobs=[*jobs, check_replication, compact_lake, spark_memory_job()],
         sensors=[
             topic_offsets_sensor(topics),
             *(job_instances_sensor(domain) for domain in domains),
