@@ -101,7 +101,8 @@ def _spill(stage: StageReading, plan: MemoryPlan, *, cached_bytes: int) -> Advic
         where=where,
         seen=seen,
         change=f"Not the memory: {_more_partitions(stage, plan, cached_bytes=cached_bytes)}",
-        reason="The tasks are alike, so smaller parts fit; a larger heap only moves the point at which they spill.",
+        reason=f"{'One task did all of it' if len(stage.tasks) == 1 else 'The tasks are alike'}, so smaller parts fit; "
+        "a larger heap only moves the point at which they spill.",
     )
 
 
@@ -127,7 +128,7 @@ def _garbage(run: RunReading) -> Iterator[Advice]:
             finding="garbage",
             where="all stages",
             seen=f"{gc_ms / run_ms:.0%} of {run_ms / 1000:,.0f} s of task time went to garbage collection",
-            change="Fewer tasks at once per executor, caches as MEMORY_ONLY_SER or on disk; then a larger heap.",
+            change="Fewer tasks at once per executor, fewer cached frames or cached on disk; then a larger heap.",
             reason="Collections cost by live objects: rows in flight of all tasks together, and caches of plain objects.",
         )
 

@@ -122,6 +122,41 @@ def follow_advice() -> dict[str, Any]:
     return {"first": first, "wanted": wanted, "second": sort("id", wanted), "heavy": sort("if(id % 20 > 0, 0, id)", 12)}
 
 
+def overflow() -> dict[str, Any]:
+    """Let a Python worker allocate within the limit that the plan gives it, and then beyond it."""
+    import numpy as np
+    from pyspark.errors import PythonException
+
+    from headway.adapters.spark import spark_session
+    from headway.adapters.spark_history import read_log
+    from headway.memory_advice import advise
+    from headway.settings import Settings
+    from headway.spark_settings import SparkSettings
+
+    def allocate(size_bytes: int) -> tuple[bool, list[str]]:
+        def fill(batches: Any) -> Any:
+            for batch in batches:
+                np.zeros(size_bytes, dtype=np.uint8)
+                yield batch
+
+        spark = SparkSettings(heap="600m", pyspark="1g", master="local[1]")
+        with spark_session("allocates", Settings(), spark) as running:
+            limit = running.plan.worker_bytes
+            assert limit is not None
+            try:
+                running.session.range(0, 1, 1, 1).mapInPandas(fill, "id long").collect()
+            except PythonException:
+                done = False
+            else:
+                done = True
+        return done, [each.finding for each in advise(read_log(running.event_log))]
+
+    from headway.memory_configuration import GIB
+    from headway.memory_rules import WORKER_ADDRESS_BYTES
+
+    return {"within": allocate(GIB - WORKER_ADDRESS_BYTES), "beyond": allocate(GIB)}
+
+
 def pods() -> list[dict[str, Any]]:
     """Ask Spark's own Kubernetes code for the pods of several configurations; no cluster is needed for that."""
     from pyspark.java_gateway import launch_gateway

@@ -113,6 +113,14 @@ def test_a_sort_that_spilled_does_not_with_the_partitions_it_was_advised(world: 
 
 
 @pytest.mark.long
+def test_a_worker_may_use_what_the_plan_gives_it_and_no_more(world: dict[str, Any]) -> None:
+    """The plan's rule is that a worker needs 512 MiB before any data: all the rest of its limit is for data."""
+    found = run_script("overflow", **world)
+
+    assert found == {"within": [True, ["healthy"]], "beyond": [False, ["worker-memory"]]}
+
+
+@pytest.mark.long
 def test_each_session_has_its_own_heap_and_leaves_nothing_behind(world: dict[str, Any]) -> None:
     found = run_script("two_sessions", **world)
 

@@ -1,13 +1,16 @@
 """What a Spark session is made of, before any JVM starts."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
 from headway.errors import ContractViolation
+from headway.memory_advice import Finding
 from headway.memory_configuration import GIB, MIB
+from headway.memory_rules import Rule
+from headway.settings import project_root
 from headway.spark_settings import SparkSettings, session_properties
 
 POD: dict[str, Any] = {
@@ -103,3 +106,12 @@ def test_sizes_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     memory = SparkSettings().memory(machine_cores=1)
 
     assert (memory.heap_bytes, memory.off_heap_enabled, memory.off_heap_bytes) == (2 * GIB, True, 256 * MIB)
+
+
+def test_every_setting_and_every_rule_is_documented() -> None:
+    page = (project_root() / "docs" / "spark.md").read_text()
+
+    missing = [name for name in SparkSettings.model_fields if f"_{name.upper()}`" not in page]
+    assert missing == []
+    assert [rule for rule in get_args(Rule) if f"`{rule}`" not in page] == []
+    assert [finding for finding in get_args(Finding) if f"`{finding}`" not in page] == []
