@@ -4,7 +4,6 @@ Starts no Spark. The newest session's event log, when there is one, is judged be
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def told(plan: MemoryPlan) -> dict[str, Any]:  # Any: metadata of all kinds
     }
 
 
-def advised(events: Path) -> Mapping[str, Any]:  # Any: likewise
+def advised(events: Path) -> dict[str, Any]:  # Any: likewise
     """Return what the newest event log asks for, as metadata; nothing before the first run."""
     from headway.adapters.spark_history import newest_log, read_log
 

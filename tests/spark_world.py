@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,27 @@ from headway.settings import project_root
 DEADLINE_S = 570
 
 
-def run_script(function: str, *, state: Path, port_base: int, **variables: str) -> Any:
+def run_script(function: str, *, state: Path, port_base: int) -> Any:
     """Run a function of this module in another process and return what it prints."""
     code = f"import json; from tests import spark_world; print(json.dumps(spark_world.{function}()))"
-    done = _python("-c", code, state=state, port_base=port_base, **variables)
+    done = _python("-c", code, state=state, port_base=port_base, variables={})
     assert done.returncode == 0, done.stderr[-4_000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run_command(*arguments: str, state: Path, port_base: int, **variables: str) -> tuple[int, Any]:
+def run_command(
+    *arguments: str, state: Path, port_base: int, variables: Mapping[str, str] | None = None
+) -> tuple[int, Any]:
     """Run ``headway spark-memory ... --json`` and return its exit code and its facts."""
     given = ("-m", "headway.cli", "spark-memory", *arguments, "--json")
-    done = _python(*given, state=state, port_base=port_base, **variables)
+    done = _python(*given, state=state, port_base=port_base, variables=variables or {})
     assert done.stdout, done.stderr[-4_000:]
     return done.returncode, json.loads(done.stdout)
 
 
-def _python(*arguments: str, state: Path, port_base: int, **variables: str) -> subprocess.CompletedProcess[str]:
+def _python(
+    *arguments: str, state: Path, port_base: int, variables: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "HEADWAY_STATE": str(state),

@@ -68,7 +68,7 @@ def test_unified_and_storage_memory_are_the_plans_within_one_percent(name: str, 
 def test_an_executor_in_a_process_of_its_own_tells_what_was_planned(world: dict[str, Any]) -> None:
     """A standalone cluster: master and worker in the driver's JVM, the executor in another with another heap."""
     variables = {"HEADWAY_SPARK_MASTER": "local-cluster[1,2,700]", "HEADWAY_SPARK_DRIVER_HEAP": "600m"}
-    code, facts = run_command("compare", "--heap", "700m", "--pyspark", "1200m", **world, **variables)
+    code, facts = run_command("compare", "--heap", "700m", "--pyspark", "1200m", **world, variables=variables)
 
     told = {(each["where"], each["name"]): each["told_bytes"] for each in facts["compared"]}
     assert (code, told["executor 0", "unified"]) == (0, int(400 * MIB * 0.6))
@@ -80,7 +80,7 @@ def test_an_executor_in_a_process_of_its_own_tells_what_was_planned(world: dict[
 def test_a_jvm_on_the_serial_collector_is_found_to_have_less_than_planned(world: dict[str, Any]) -> None:
     """What a JVM with one core chooses by itself. It also shows that the comparison can fail."""
     variables = {"HEADWAY_SPARK_PROPERTIES": '{"spark.driver.extraJavaOptions": "-XX:+UseSerialGC"}'}
-    code, facts = run_command("compare", "--heap", "600m", "--cores", "1", **world, **variables)
+    code, facts = run_command("compare", "--heap", "600m", "--cores", "1", **world, variables=variables)
 
     unified = {each["name"]: each for each in facts["compared"] if each["where"] == "JVM"}["unified"]
     assert (code, facts["holds"]) == (1, False)

@@ -66,4 +66,5 @@ def test_an_unsafe_setting_fails_the_step_with_the_rule(monkeypatch: pytest.Monk
 
     [failed] = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
     assert not result.success
-    assert "(memory-fraction)" in failed.step_failure_data.user_failure_data.description
+    assert failed.step_failure_data.user_failure_data is not None
+    assert "(memory-fraction)" in str(failed.step_failure_data.user_failure_data.description)

@@ -120,8 +120,7 @@ def test_what_is_written_for_spark_is_read_back_as_it_was(configuration: MemoryC
 
     found = read_properties(written, cores=configuration.cores)
 
-    unwritten = {"overhead_bytes": None, "overhead_factor": 0.1}
-    assert found == replace(configuration, **unwritten)
+    assert found == replace(configuration, overhead_bytes=None, overhead_factor=0.1)
 
 
 @pytest.mark.parametrize(("application", "factor"), [("python", 0.4), ("jvm", 0.1)])

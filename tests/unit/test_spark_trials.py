@@ -76,4 +76,4 @@ def test_what_spark_promises_is_accepted() -> None:
     ],
 )
 def test_anything_else_is_a_failure_of_that_trial(trial: str, changed: dict[str, int]) -> None:
-    assert seen(**changed) == {trial}  # type: ignore[arg-type]  # names of the figures above
+    assert seen(**changed) == {trial}
