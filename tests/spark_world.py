@@ -111,7 +111,7 @@ def follow_advice() -> dict[str, Any]:
     def sort(key: str, partitions: int) -> dict[str, Any]:
         with spark_session("advised", Settings(), spark) as running:
             columns = ", ".join(f"xxhash64(id, {n}) AS c{n}" for n in range(30))
-            frame = running.session.sql(f"SELECT {key} AS place, {columns} FROM range(0, 900000, 1, 2)")
+            frame = running.session.sql(f"SELECT {key} AS place, {columns} FROM range(0, 1600000, 1, 2)")
             placed = frame.repartition(partitions, "place").sortWithinPartitions("c0")
             placed.write.format("noop").mode("overwrite").save()
         run = read_log(running.event_log)

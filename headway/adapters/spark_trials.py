@@ -63,6 +63,8 @@ def run_trials(settings: Settings, spark: SparkSettings, say: Say) -> list[Trial
         raise ContractViolation(f"spark: got master {spark.master}, wanted local[1]: the trials are sized for one task")
     moments: dict[str, Moment] = {}
     with spark_session("headway spark-memory show", settings, spark) as running:
+        # Trying how each column packs takes ten times what storing it does, and these do not pack.
+        running.session.conf.set("spark.sql.inMemoryColumnarStorage.compressed", "false")
         say(f"session {running.application}, unified memory {told_size(running.plan.unified_bytes)}, {running.url}")
         for name, trial in _TRIALS.items():
             say(f"{name} ...")
@@ -174,7 +176,9 @@ def _rows(plan: MemoryPlan, part: float) -> int:
 def _level(running: RunningSpark) -> "StorageLevel":
     from pyspark import StorageLevel
 
-    return StorageLevel.OFF_HEAP if running.plan.configuration.off_heap_enabled else StorageLevel.MEMORY_ONLY
+    # Not StorageLevel.OFF_HEAP, which goes to disk for want of memory and is called cached all the same.
+    off_heap_only = StorageLevel(useDisk=False, useMemory=True, useOffHeap=True, deserialized=False)
+    return off_heap_only if running.plan.configuration.off_heap_enabled else StorageLevel.MEMORY_ONLY
 
 
 def _wide(running: RunningSpark, rows: int, *, partitions: int) -> "DataFrame":
