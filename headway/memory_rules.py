@@ -86,6 +86,14 @@ def beside_heap_bytes(configuration: MemoryConfiguration) -> int:
     return needed + configuration.tasks * WORKER_RESIDENT_BYTES + configuration.native_bytes
 
 
+def overhead_bytes(of: MemoryConfiguration) -> int:
+    """Return the overhead Spark adds: as given, else the factor's share of the heap in whole MiB, at least the minimum."""
+    if of.overhead_bytes is not None:
+        return of.overhead_bytes // MIB * MIB
+    by_factor = int(of.factor * (of.heap_bytes // MIB)) * MIB
+    return max(by_factor, of.minimum_overhead_bytes // MIB * MIB)
+
+
 def _heap(of: MemoryConfiguration) -> Iterator[Broken]:
     if of.heap_bytes < MINIMUM_HEAP_BYTES:
         yield Broken(
@@ -225,14 +233,6 @@ def _container(of: MemoryConfiguration) -> Iterator[Broken]:
             "over the limit the container is killed (exit code 137) with the heap half empty",
             way_out="Set the overhead, or PySpark memory; application jvm when no Python runs in executors",
         )
-
-
-def overhead_bytes(of: MemoryConfiguration) -> int:
-    """Return the overhead Spark adds: as given, else the factor's share of the heap in whole MiB, at least the minimum."""
-    if of.overhead_bytes is not None:
-        return of.overhead_bytes // MIB * MIB
-    by_factor = int(of.factor * (of.heap_bytes // MIB)) * MIB
-    return max(by_factor, of.minimum_overhead_bytes // MIB * MIB)
 
 
 def _mib(size_bytes: int) -> str:

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from headway.memory_forecast import Forecast
     from headway.memory_plan import MemoryPlan
     from headway.memory_reading import RunReading
+    from headway.memory_rules import Broken
     from headway.settings import Settings
     from headway.spark_settings import SparkSettings
 
 # Heap enough to tell the segments apart, and sorts that fill it in a second.
 _SHOWN_HEAP = "600m"
-_SIZES = ("heap", "off_heap", "pyspark", "overhead", "native")
+_SIZES = ("heap", "off_heap", "pyspark", "overhead", "minimum_overhead", "native")
 
 
 def spark_memory_command(parser: ArgumentParser) -> Run:
@@ -35,6 +36,7 @@ def spark_memory_command(parser: ArgumentParser) -> Run:
     sizes.add_argument("--off-heap", help="memory outside the heap that Spark manages; 0: none")
     sizes.add_argument("--pyspark", help="all Python workers of an executor together")
     sizes.add_argument("--overhead", help="beside the heap of a pod, instead of a factor")
+    sizes.add_argument("--minimum-overhead", help="the least that a factor gives (Spark: 384m)")
     sizes.add_argument("--native", help="what LightGBM and the like allocate outside every heap")
     sizes.add_argument("--fraction", type=float, help="spark.memory.fraction")
     sizes.add_argument("--storage-fraction", type=float, help="spark.memory.storageFraction")
@@ -68,7 +70,7 @@ def _plan(arguments: Namespace, _say: Say) -> Outcome:
 
     configuration = _configuration(arguments)
     if broken := broken_rules(configuration):
-        lines = [line for each in broken for line in _broken_lines(str(each.rule), asdict(each))]
+        lines = [line for each in broken for line in _broken_lines(each)]
         return Outcome(holds=False, facts={"broken": [asdict(each) for each in broken]}, lines=lines)
     plan = plan_memory(configuration)
     facts, lines = facts_of(plan), list(plan_lines(plan))
@@ -157,16 +159,14 @@ def facts_of(plan: "MemoryPlan") -> dict[str, Any]:  # Any: JSON
 
 def _settings(arguments: Namespace) -> "tuple[Settings, SparkSettings]":
     from headway.settings import Settings
-    from headway.spark_settings import SparkSettings
+    from headway.spark_settings import read_spark_settings
 
-    given = {
-        name: value
-        for name in (*_SIZES, "fraction", "storage_fraction", "overhead_factor", "cores")
-        if (value := getattr(arguments, name)) is not None
-    }
-    spark = SparkSettings(**given)
-    if arguments.cores is not None and spark.master.startswith("local["):
-        spark = spark.model_copy(update={"master": f"local[{arguments.cores}]"})
+    asked = ((name, getattr(arguments, name)) for name in (*_SIZES, "fraction", "storage_fraction", "overhead_factor"))
+    spark = read_spark_settings({name: value for name, value in asked if value is not None})
+    if arguments.cores is not None:
+        threads = spark.master.startswith("local") and not spark.master.startswith("local-cluster")
+        master = f"local[{arguments.cores}]" if threads else spark.master
+        spark = spark.model_copy(update={"master": master, "cores": arguments.cores})
     return Settings(), spark
 
 
@@ -175,7 +175,7 @@ def _configuration(arguments: Namespace) -> "MemoryConfiguration":
 
     _, spark = _settings(arguments)
     memory = spark.memory(machine_cores=os.cpu_count() or 1)
-    asked = {name: getattr(arguments, name) for name in ("deployment", "application", "task_cpus")}
+    asked = {name: getattr(arguments, name) for name in ("deployment", "application", "task_cpus", "cores")}
     return replace(memory, **{name: value for name, value in asked.items() if value is not None})
 
 
@@ -213,10 +213,10 @@ def _forecast_line(told: "Forecast", *, rows: int, row: int) -> str:
     return f"a sort of {rows:,} rows of {row} bytes in each of {told.share.tasks} tasks {told.reason}: {told.verdict}"
 
 
-def _broken_lines(rule: str, broken: dict[str, str]) -> Iterator[str]:
-    yield f"FAIL  {rule}: {broken['field']} is {broken['got']}, wanted {broken['wanted']}"
-    yield f"      because {broken['reason']}"
-    yield f"      {broken['way_out']}"
+def _broken_lines(broken: "Broken") -> Iterator[str]:
+    yield f"FAIL  {broken.rule}: {broken.field} is {broken.got}, wanted {broken.wanted}"
+    yield f"      because {broken.reason}"
+    yield f"      {broken.way_out}"
 
 
 def _advice_lines(advice: "Advice") -> Iterator[str]:

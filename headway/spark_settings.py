@@ -5,10 +5,11 @@ Sizes go through the memory plan, so a session that would be killed later is ref
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headway.errors import ContractViolation
@@ -37,6 +38,7 @@ class SparkSettings(BaseSettings):
     pyspark: str = Field(default="", description="Python workers of an executor together; no limit when empty")
     overhead: str = Field(default="", description="beside the heap of a pod; Spark's share of the heap when empty")
     overhead_factor: float | None = Field(default=None, description="that share; Spark's own when empty")
+    minimum_overhead: str = Field(default="384m", description="the least that share comes to")
     cores: int = Field(default=0, ge=0, description="of an executor; 0: those of local[N], else 1")
     executors: int = Field(default=2, ge=1, description="in a cluster")
     native: str = Field(
@@ -74,6 +76,7 @@ class SparkSettings(BaseSettings):
             pyspark_bytes=parse_size(self.pyspark) if self.pyspark else None,
             overhead_bytes=parse_size(self.overhead) if self.overhead else None,
             overhead_factor=self.overhead_factor,
+            minimum_overhead_bytes=parse_size(self.minimum_overhead),
             deployment=deployment_of(self.master),
             cores=self.cores or _cores(self.master, machine_cores=machine_cores),
             native_bytes=parse_size(self.native),
@@ -110,6 +113,19 @@ class SparkSettings(BaseSettings):
                 "Use HEADWAY_SPARK_HEAP, _FRACTION, _OFF_HEAP, _PYSPARK, _OVERHEAD or _CORES"
             )
         return self
+
+
+def read_spark_settings(given: Mapping[str, Any]) -> SparkSettings:  # Any: values of all fields
+    """Return the settings of the environment, those given in their place.
+
+    Raises:
+        ContractViolation: names each setting that is none, with what was wanted.
+    """
+    try:
+        return SparkSettings(**given)
+    except ValidationError as error:
+        told = (f"HEADWAY_SPARK_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors())
+        raise ContractViolation("; ".join(told)) from error
 
 
 def session_properties(

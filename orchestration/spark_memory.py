@@ -23,10 +23,10 @@ from headway.memory_plan import MemoryPlan, plan_memory
 def plan_spark_memory(context: dg.OpExecutionContext) -> None:
     """Show the plan; a rule that is broken fails the step, as another try would break it again."""
     from headway.settings import Settings
-    from headway.spark_settings import SparkSettings
+    from headway.spark_settings import read_spark_settings
 
     try:
-        plan = plan_memory(SparkSettings().check().memory(machine_cores=os.cpu_count() or 1))
+        plan = plan_memory(read_spark_settings({}).check().memory(machine_cores=os.cpu_count() or 1))
     except ContractViolation as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.add_output_metadata(told(plan) | advised(Settings().state / "spark" / "events"))

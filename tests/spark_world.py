@@ -59,6 +59,7 @@ def two_sessions() -> dict[str, Any]:
 
     from headway.adapters.spark import spark_session
     from headway.adapters.spark_jvm import read_jvm
+    from headway.cli import main
     from headway.errors import PermanentFailure
     from headway.settings import Settings
     from headway.spark_settings import SparkSettings
@@ -77,6 +78,7 @@ def two_sessions() -> dict[str, Any]:
         [java] = [child for child in psutil.Process().children() if "java" in child.name()]
         found["listens"] = sorted({c.laddr.ip for c in java.net_connections("inet") if c.status == psutil.CONN_LISTEN})
         found["url"] = running.url
+        found["compared by address"] = main(["spark-memory", "compare", "--url", running.url])
     found["left"] = [child.name() for child in psutil.Process().children()]
     with spark_session("third", Settings(), large) as running:
         found["unified"].append(read_jvm(running.session).unified_bytes)
@@ -102,6 +104,7 @@ def follow_advice() -> dict[str, Any]:
 
     from headway.adapters.spark import spark_session
     from headway.adapters.spark_history import read_log
+    from headway.adapters.spark_rest import read_driver
     from headway.memory_advice import advise
     from headway.settings import Settings
     from headway.spark_settings import SparkSettings
@@ -114,12 +117,17 @@ def follow_advice() -> dict[str, Any]:
             frame = running.session.sql(f"SELECT {key} AS place, {columns} FROM range(0, 1600000, 1, 2)")
             placed = frame.repartition(partitions, "place").sortWithinPartitions("c0")
             placed.write.format("noop").mode("overwrite").save()
+            running.session.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+            told = read_driver(running.url)
         run = read_log(running.event_log)
         found = advise(run)
         return {
             "findings": [each.finding for each in found],
             "change": " ".join(each.change for each in found),
             "spilled": sum(stage.spilled_bytes for stage in run.stages),
+            "told by REST": [each.finding for each in advise(told)],
+            "same tasks": [s.tasks for s in told.stages if s.peak_bytes]
+            == [s.tasks for s in run.stages if s.peak_bytes],
         }
 
     first = sort("id", 2)

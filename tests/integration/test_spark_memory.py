@@ -110,6 +110,8 @@ def test_a_sort_that_spilled_does_not_with_the_partitions_it_was_advised(world: 
     assert (found["first"]["findings"], found["first"]["spilled"] > 0) == (["too-few-partitions"], True), found
     assert (found["second"]["findings"], found["second"]["spilled"]) == (["healthy"], 0), found
     assert "skew" in found["heavy"]["findings"], found
+    for each in (found["first"], found["second"], found["heavy"]):
+        assert (each["told by REST"], each["same tasks"]) == (each["findings"], True), found
 
 
 @pytest.mark.long
@@ -126,6 +128,7 @@ def test_each_session_has_its_own_heap_and_leaves_nothing_behind(world: dict[str
 
     assert found["unified"] == [94_371_840, int(400 * MIB * 0.6)]
     assert "whose heap cannot change" in found["refused"]
+    assert found["compared by address"] == 0
     assert (found["left"], found["environment_kept"]) == ([], True)
     assert (found["session_zone"], found["worker_zone"]) == ("UTC", "UTC")
     assert found["python"] == found["ours"]

@@ -50,6 +50,21 @@ def test_a_size_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     assert "wanted a whole number and its unit" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("cores", ["0", "-1"])
+def test_an_executor_without_cores_is_refused_by_the_rule(cores: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["spark-memory", "plan", "--cores", cores]) == 1
+    assert f"cores: spark.executor.cores is {cores}, wanted at least 1" in capsys.readouterr().out
+
+
+def test_a_wrong_setting_is_refused_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADWAY_SPARK_MASTER", "yarn")
+
+    assert main(["spark-memory", "plan"]) == 1
+    assert "HEADWAY_SPARK_MASTER: Value error, got 'yarn', wanted local" in capsys.readouterr().err
+
+
 def test_a_plan_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "plan.png"
 
