@@ -20,6 +20,7 @@ from headway.settings import LOOPBACK
 UI_PORTS = 8
 # In case a cluster has two Pythons; on one machine it is ours, whatever is first on PATH.
 _CLUSTER_PYTHON = "python3"
+_HERE = (LOOPBACK, "localhost")
 _THREADS = re.compile(r"local(?:\[(\d+|\*)(?:,\s*\d+)?\])?")
 _CLUSTER_IN_PROCESS = re.compile(r"local-cluster\[\d+,\s*(\d+),\s*\d+\]")
 
@@ -85,7 +86,7 @@ class SparkSettings(BaseSettings):
     @property
     def on_one_machine(self) -> bool:
         """Whether driver and executors share this machine, and nothing needs to listen beyond loopback."""
-        return self.master.startswith("local")
+        return self.master.startswith(("local", *(f"spark://{host}:" for host in _HERE)))
 
     def worker_python(self, ours: str) -> str:
         """Return the interpreter of Python workers; ``python3`` on PATH, Spark's default, lacks our packages."""
@@ -101,7 +102,7 @@ class SparkSettings(BaseSettings):
         if self.master.startswith("k8s://"):
             needed["image"] = self.image
         for name, value in needed.items():
-            if not value or value in (LOOPBACK, "localhost"):
+            if not value or value in _HERE:
                 raise ContractViolation(
                     f"spark: {name} is {value or 'empty'!r} with master {self.master}, wanted what executors on other "
                     f"machines can use. Set HEADWAY_SPARK_{name.upper()}, or use local[2]"
@@ -142,7 +143,7 @@ def session_properties(
     """
     return {
         **memory.properties(),
-        **_of_the_place(spark, python=python),
+        **_of_the_place(spark, memory, python=python),
         "spark.ui.port": str(ui_port),
         "spark.port.maxRetries": str(UI_PORTS - 1),
         "spark.ui.showConsoleProgress": "false",
@@ -168,27 +169,25 @@ def session_properties(
 _JVM = "-XX:+UseG1GC -Duser.timezone=UTC"
 
 
-def _of_the_place(spark: SparkSettings, *, python: str) -> dict[str, str]:
+def _of_the_place(spark: SparkSettings, memory: MemoryConfiguration, *, python: str) -> dict[str, str]:
     workers = {
         "spark.master": spark.master,
         "spark.executorEnv.TZ": "UTC",
         "spark.executorEnv.PYSPARK_PYTHON": spark.worker_python(python),
     }
-    if deployment_of(spark.master) != "local":
+    if memory.deployment != "local":
         workers["spark.driver.memory"] = f"{parse_size(spark.driver_heap) >> 20}m"
+    if memory.deployment == "standalone":
+        # Such a cluster hands out cores, not executors, and all it has unless told.
+        workers["spark.cores.max"] = str(spark.executors * memory.cores)
     if spark.on_one_machine:
         return workers | {"spark.driver.host": LOOPBACK, "spark.driver.bindAddress": LOOPBACK}
-    workers |= {
-        "spark.driver.host": spark.driver_host,
-        "spark.driver.bindAddress": "0.0.0.0",  # noqa: S104 - executors come from other machines
-        "spark.executor.instances": str(spark.executors),
-    }
-    if spark.master.startswith("k8s://"):
+    workers["spark.driver.host"] = spark.driver_host
+    workers["spark.driver.bindAddress"] = "0.0.0.0"  # noqa: S104 - executors come from other machines
+    if memory.deployment == "kubernetes":
+        workers["spark.executor.instances"] = str(spark.executors)
         workers["spark.kubernetes.container.image"] = spark.image
         workers["spark.kubernetes.namespace"] = spark.namespace
-    else:
-        # A standalone cluster hands out cores, not executors.
-        workers["spark.cores.max"] = str(spark.executors * (spark.cores or 1))
     return workers
 
 

@@ -4,9 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 from headway.settings import project_root
 
@@ -51,6 +55,39 @@ def _python(
         timeout=DEADLINE_S,
         check=False,
     )
+
+
+@contextmanager
+def standalone_cluster(state: Path, port_base: int) -> Iterator[str]:
+    """Give the address of a master with one worker, both Spark's own, as long as the block lasts."""
+    import pyspark
+
+    spark = Path(pyspark.__file__).parent
+    master, pages = f"spark://127.0.0.1:{port_base + 1}", port_base + 2
+    environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m", "SPARK_HOME": str(spark)}
+    work = f"--port {port_base + 3} --webui-port {port_base + 4} --cores 2 --memory 1g --work-dir {state}/work"
+    commands = (
+        ["master.Master", *f"--host 127.0.0.1 --port {port_base + 1} --webui-port {pages}".split()],
+        ["worker.Worker", master, "--host", "127.0.0.1", *work.split()],
+    )
+    with ExitStack() as running, (state / "cluster.log").open("wb") as log:
+        for name, *arguments in commands:
+            call = [str(spark / "bin" / "spark-class"), f"org.apache.spark.deploy.{name}", *arguments]
+            daemon = running.enter_context(subprocess.Popen(call, env=environment, stdout=log, stderr=log))
+            running.callback(daemon.terminate)
+        deadline = time.monotonic() + DEADLINE_S / 2
+        while _workers(pages) != 1:
+            assert time.monotonic() < deadline, (state / "cluster.log").read_text()[-4_000:]
+            time.sleep(0.2)
+        yield master
+
+
+def _workers(pages: int) -> int:
+    try:
+        with urlopen(f"http://127.0.0.1:{pages}/json/", timeout=5) as answer:
+            return int(json.load(answer)["aliveworkers"])
+    except (URLError, ConnectionError, TimeoutError):
+        return 0
 
 
 def two_sessions() -> dict[str, Any]:
@@ -104,6 +141,7 @@ def follow_advice() -> dict[str, Any]:
 
     from headway.adapters.spark import spark_session
     from headway.adapters.spark_history import read_log
+    from headway.adapters.spark_jvm import settle
     from headway.adapters.spark_rest import read_driver
     from headway.memory_advice import advise
     from headway.settings import Settings
@@ -117,7 +155,7 @@ def follow_advice() -> dict[str, Any]:
             frame = running.session.sql(f"SELECT {key} AS place, {columns} FROM range(0, 1600000, 1, 2)")
             placed = frame.repartition(partitions, "place").sortWithinPartitions("c0")
             placed.write.format("noop").mode("overwrite").save()
-            running.session.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+            settle(running.session)
             told = read_driver(running.url)
         run = read_log(running.event_log)
         found = advise(run)

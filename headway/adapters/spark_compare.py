@@ -1,7 +1,7 @@
 """A running local session beside its plan: what its JVM, its REST API and one of its Python workers say."""
 
 from headway.adapters.spark import RunningSpark
-from headway.adapters.spark_jvm import read_jvm, worker_limit_bytes
+from headway.adapters.spark_jvm import read_jvm, settle, worker_limit_bytes
 from headway.adapters.spark_rest import read_driver
 from headway.memory_compare import Compared, compare_executor
 
@@ -29,6 +29,7 @@ def compare_session(running: RunningSpark) -> list[Compared]:
             )
         )
     if running.url:
+        settle(running.session)
         run = read_driver(running.url, application=running.application)
         found += [each for worker in run.workers for each in compare_executor(plan, worker)]
     return found

@@ -59,6 +59,11 @@ def worker_limit_bytes(session: "SparkSession") -> int | None:
     return limit
 
 
+def settle(session: "SparkSession") -> None:
+    """Wait until everything that happened so far is in the REST API, which hears of it through a queue."""
+    session.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()  # noqa: SLF001 - nothing public tells
+
+
 def _limit(_rows: "Iterable[int]") -> list[int | None]:
     import resource
 

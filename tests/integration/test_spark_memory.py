@@ -7,7 +7,7 @@ import pytest
 
 from headway.memory_configuration import MIB
 from tests.free_ports import free_block
-from tests.spark_world import run_command, run_script
+from tests.spark_world import run_command, run_script, standalone_cluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -62,6 +62,20 @@ def test_unified_and_storage_memory_are_the_plans_within_one_percent(name: str, 
     assert {"unified", "storage", "off-heap", "off-heap storage"} <= figures.keys()
     assert max(figures.values()) <= 0.01
     assert (code, facts["holds"]) == (0, True)
+
+
+@pytest.mark.long
+def test_a_standalone_cluster_gives_executors_of_the_size_planned(world: dict[str, Any]) -> None:
+    """Master, worker, driver and executor: four JVMs, all on loopback, found by the master's address alone."""
+    with standalone_cluster(world["state"], world["port_base"]) as master:
+        variables = {"HEADWAY_SPARK_MASTER": master, "HEADWAY_SPARK_EXECUTORS": "1", "HEADWAY_SPARK_CORES": "2"}
+        code, facts = run_command("compare", "--heap", "650m", "--off-heap", "80m", **world, variables=variables)
+
+    told = {(each["where"], each["name"]): each["told_bytes"] for each in facts["compared"]}
+    assert (code, told) == (
+        0,
+        {("executor 0", "unified"): int(350 * MIB * 0.6), ("executor 0", "off-heap"): 80 * MIB},
+    )
 
 
 @pytest.mark.long

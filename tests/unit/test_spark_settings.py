@@ -78,6 +78,22 @@ def test_a_session_on_kubernetes_says_what_client_mode_leaves_out() -> None:
     assert (found["spark.driver.host"], found["spark.executorEnv.PYSPARK_PYTHON"]) == ("driver.jobs", "python3")
 
 
+def test_a_cluster_on_this_machine_needs_no_address_and_stays_on_loopback() -> None:
+    found = properties(master="spark://127.0.0.1:7077", cores=2, executors=3)
+
+    assert (found["spark.driver.bindAddress"], found["spark.executorEnv.PYSPARK_PYTHON"]) == (
+        "127.0.0.1",
+        "/venv/bin/python",
+    )
+    assert (found["spark.cores.max"], found["spark.driver.memory"]) == ("6", "1024m")
+
+
+def test_a_cluster_elsewhere_is_answered_where_its_executors_come_from() -> None:
+    found = properties(master="spark://host:7077", driver_host="10.0.0.1")
+
+    assert (found["spark.driver.host"], found["spark.driver.bindAddress"]) == ("10.0.0.1", "0.0.0.0")
+
+
 @pytest.mark.parametrize("missing", ["image", "driver_host"])
 def test_a_cluster_without_an_address_for_its_executors_is_refused(missing: str) -> None:
     with pytest.raises(ContractViolation, match=f"HEADWAY_SPARK_{missing.upper()}"):
