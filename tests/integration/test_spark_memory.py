@@ -64,6 +64,25 @@ def test_unified_and_storage_memory_are_the_plans_within_one_percent(name: str, 
     assert (code, facts["holds"]) == (0, True)
 
 
+def test_without_java_the_log_and_the_doctor_are_named(world: dict[str, Any]) -> None:
+    variables = {"JAVA_HOME": str(world["state"] / "no-java-here")}
+    code, facts = run_command("compare", **world, variables=variables)
+
+    assert (code, facts["kind"]) == (1, "PermanentFailure")
+    assert "spark/driver.log. `headway doctor` checks Java" in facts["error"]
+    assert "no-java-here" in (world["state"] / "spark" / "driver.log").read_text()
+
+
+@pytest.mark.long
+def test_a_property_spark_cannot_use_is_told_in_its_own_words(world: dict[str, Any]) -> None:
+    variables = {"HEADWAY_SPARK_PROPERTIES": '{"spark.serializer": "no.such.Serializer"}'}
+    code, facts = run_command("compare", **world, variables=variables)
+
+    assert (code, facts["kind"]) == (1, "PermanentFailure")
+    assert "spark: no session:" in facts["error"]
+    assert "no.such.Serializer" in facts["error"]
+
+
 @pytest.mark.long
 def test_a_standalone_cluster_gives_executors_of_the_size_planned(world: dict[str, Any]) -> None:
     """Master, worker, driver and executor: four JVMs, all on loopback, found by the master's address alone."""
