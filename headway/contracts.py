@@ -16,6 +16,7 @@ from headway.clock import duration_us
 from headway.errors import ContractViolation
 from headway.events import Event
 from headway.features.definitions import FeatureView
+from headway.meanings import Meaning, meanings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -61,6 +62,11 @@ class Contract:
     def columns(self) -> dict[str, ColumnType]:
         """Body fields and their column types, in declaration order."""
         return struct_columns(self.body)
+
+    @property
+    def meanings(self) -> dict[str, Meaning]:
+        """What each body field means, in declaration order."""
+        return meanings(self.body)
 
 
 class Transform(Protocol):
@@ -119,16 +125,30 @@ class Domain:
             raise ContractViolation(f"domain {self.name}: view version declared twice in {qualified} (S19)")
         columns = self.columns
         for view in self.views:
-            contract = self.contract(view.source)
-            missing = [f for f in (*view.keys, *view.fields) if f not in contract.columns and f not in self.enrichment]
-            if missing:
-                raise ContractViolation(
-                    f"view {view.name}: {view.source} has no field {missing} (found: {sorted(columns)})"
-                )
-            if view.lateness != contract.lateness:
-                raise ContractViolation(
-                    f"view {view.name}: lateness {view.lateness} differs from {view.source}'s {contract.lateness}"
-                )
+            self._check(view, columns)
+
+    def _check(self, view: FeatureView, columns: Mapping[str, ColumnType]) -> None:
+        where = f"domain {self.name}, feature view {view.qualified}"
+        contract = self.contract(view.source)
+        known = {**self.enrichment, **contract.columns}
+        if missing := [name for name in (*view.keys, *view.fields) if name not in known]:
+            raise ContractViolation(f"{where}: {view.source} has no field {missing} (found: {sorted(columns)})")
+        if unfit := {key: known[key] for key in view.keys if known[key] not in ("string", "int64")}:
+            raise ContractViolation(f"{where}, keys: got {unfit}, wanted string or int64; others have no one spelling")
+        if other := {name: known[name] for name, dtype in view.fields.items() if known[name] != dtype}:
+            wanted = {name: view.fields[name] for name in other}
+            raise ContractViolation(f"{where}, fields: got {wanted}, wanted {other}, as {view.source} declares them")
+        # Enrichment has no annotations; what it adds are attributes of places and things, and none is summed.
+        summed = {str(a.field) for a in view.aggregates if a.function in ("sum", "mean")}
+        if bare := sorted(summed - {name for name, meaning in contract.meanings.items() if meaning.unit}):
+            raise ContractViolation(
+                f"{where}: sum and mean of {bare} without a unit (S9); declare it in the body of "
+                f'{view.source}: Annotated[int, Meta(extra={{"unit": "min"}})]'
+            )
+        if view.lateness != contract.lateness:
+            raise ContractViolation(
+                f"{where}, lateness: got {view.lateness}, wanted {contract.lateness}, that of {view.source}"
+            )
 
     def contract(self, event_type: str) -> Contract:
         """Return the contract of an event type.

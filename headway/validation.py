@@ -200,9 +200,8 @@ def _judge(body: type[msgspec.Struct]) -> _Judge:
     assert isinstance(info, msgspec.inspect.StructType)
     unbounded, instants = [], []
     for each in info.fields:
-        kind = each.type
-        members = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
-        for member in members:
+        kind = _bare(each.type)
+        for member in map(_bare, kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)):
             if isinstance(member, msgspec.inspect.IntType) and (member.ge is None or member.le is None):
                 unbounded.append(each.name)
             if isinstance(member, msgspec.inspect.DateTimeType):
@@ -214,6 +213,11 @@ def _judge(body: type[msgspec.Struct]) -> _Judge:
         unbounded=tuple(unbounded),
         instants=tuple(instants),
     )
+
+
+def _bare(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    """Return the type below a description or a unit, which would hide it."""
+    return kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
 
 
 def _keys_of(envelope: Envelope) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -25,7 +25,7 @@ from streaming.runtime import Handler, HandlerWorker, partitions_of
 
 class Departed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     origin: str
-    dep_delay_min: int
+    dep_delay_min: Annotated[int, msgspec.Meta(extra={"unit": "min"})]
 
 
 class Airports:

@@ -19,17 +19,21 @@ Tail = Annotated[str, Meta(pattern="^[A-Z0-9]{2,8}$", description="aircraft regi
 Airport = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="IATA airport code")]
 Instant = Annotated[datetime, Meta(tz=True)]
 # The worst of 2013 are 1,301 min late and 86 min early; 5,000 min is three and a half days.
-DelayMin = Annotated[int, Meta(ge=-200, le=5000, description="minutes, negative = early")]
-AirTimeMin = Annotated[int, Meta(ge=1, le=1500, description="minutes in the air")]
-DistanceMi = Annotated[int, Meta(ge=1, le=12000, description="statute miles")]
-TempF = Annotated[float, Meta(ge=-130, le=140, description="degrees Fahrenheit")]
-HumidityPct = Annotated[float, Meta(ge=0, le=100, description="relative humidity, percent")]
-DirectionDeg = Annotated[int, Meta(ge=0, le=360, description="direction the wind blows from, degrees; 0 = calm")]
+DelayMin = Annotated[int, Meta(ge=-200, le=5000, description="minutes, negative = early", extra={"unit": "min"})]
+AirTimeMin = Annotated[int, Meta(ge=1, le=1500, description="minutes in the air", extra={"unit": "min"})]
+DistanceMi = Annotated[int, Meta(ge=1, le=12000, description="statute miles", extra={"unit": "mi"})]
+TempF = Annotated[float, Meta(ge=-130, le=140, description="degrees Fahrenheit", extra={"unit": "°F"})]
+HumidityPct = Annotated[float, Meta(ge=0, le=100, description="relative humidity, percent", extra={"unit": "%"})]
+DirectionDeg = Annotated[
+    int, Meta(ge=0, le=360, description="direction the wind blows from, degrees; 0 = calm", extra={"unit": "deg"})
+]
 # The strongest wind ever measured at the ground is 253 mph.
-SpeedMph = Annotated[float, Meta(ge=0, le=260, description="miles per hour")]
-RainHundredthsIn = Annotated[int, Meta(ge=0, le=2000, description="hundredths of an inch in the hour")]
-PressureMb = Annotated[float, Meta(ge=850, le=1100, description="sea-level pressure, millibars")]
-VisibilityMi = Annotated[float, Meta(ge=0, le=100, description="statute miles")]
+SpeedMph = Annotated[float, Meta(ge=0, le=260, description="miles per hour", extra={"unit": "mph"})]
+RainHundredthsIn = Annotated[
+    int, Meta(ge=0, le=2000, description="hundredths of an inch in the hour", extra={"unit": "0.01 in"})
+]
+PressureMb = Annotated[float, Meta(ge=850, le=1100, description="sea-level pressure, millibars", extra={"unit": "mb"})]
+VisibilityMi = Annotated[float, Meta(ge=0, le=100, description="statute miles", extra={"unit": "mi"})]
 
 # A flight's report may reach us a day after the fact; 26 h covers a day and the longest block time's slack.
 FLIGHT_LATENESS = timedelta(hours=26)

@@ -6,19 +6,18 @@ name and version with another hash is an error when definitions load.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 from headway.clock import DAY_US, HOUR_US, MINUTE_US, duration_us
 from headway.errors import ContractViolation
+from headway.features.wellformed import check_aggregate, check_view
 
 Function = Literal["count", "sum", "mean", "min", "max", "last", "last_at", "last_ever"]
 Dtype = Literal["int64", "float64"]
 
-_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 DEFAULT_HOP = timedelta(minutes=5)
 
 
@@ -35,10 +34,7 @@ class Aggregate:
     window: timedelta | None = None
 
     def __post_init__(self) -> None:
-        if (self.window is None) != (self.function == "last_ever"):
-            raise ContractViolation(f"aggregate {self.function}({self.field}): only last_ever has no window")
-        if self.field is None and self.function not in ("count", "last_at"):
-            raise ContractViolation(f"aggregate {self.function}: name the field it reads")
+        check_aggregate(self, functions=get_args(Function))
 
     @property
     def window_us(self) -> int:
@@ -66,6 +62,7 @@ class FeatureView:
         hop: windows start at multiples of it on the UTC epoch (S1).
         max_lag: a served value is ``stale`` when T - watermark(view) exceeds it (S10).
         lateness: how late, against its partition's ticks, an event may be and still correct rows (S6).
+        owner: who answers for it; ``description`` says what it means. Both are in the catalogue.
     """
 
     name: str
@@ -81,26 +78,7 @@ class FeatureView:
     lateness: timedelta = timedelta(hours=2)
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name):
-            raise ContractViolation(f"feature view {self.name!r}: wanted a name like origin_delay (a-z, 0-9, _)")
-        if self.version < 1 or not self.keys or not self.aggregates:
-            raise ContractViolation(f"feature view {self.name}: wanted version >= 1, keys and aggregates")
-        names = [a.name for a in self.aggregates]
-        if len(set(names)) != len(names):
-            raise ContractViolation(f"feature view {self.name}: aggregate named twice in {names}")
-        for aggregate in self.aggregates:
-            self._check(aggregate)
-
-    def _check(self, aggregate: Aggregate) -> None:
-        where = f"feature view {self.name}, {aggregate.name}"
-        if aggregate.field is not None and aggregate.field not in self.fields:
-            raise ContractViolation(
-                f"{where}: field {aggregate.field!r} is not declared (found: {sorted(self.fields)})"
-            )
-        if aggregate.function in ("sum", "mean") and self.fields[str(aggregate.field)] != "int64":
-            raise ContractViolation(f"{where}: sum and mean need an int64 field in a declared unit (S9)")
-        if aggregate.window is not None and aggregate.window_us % self.hop_us:
-            raise ContractViolation(f"{where}: window is not a multiple of the hop {self.hop}")
+        check_view(self, dtypes=get_args(Dtype))
 
     @property
     def qualified(self) -> str:
