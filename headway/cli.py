@@ -48,7 +48,9 @@ COMMANDS = (
     Entry("reset", "headway.local.commands:reset_command", "stop the stack and erase its state folder"),
     Entry("demo", "orchestration.demo.command:demo_command", "run the whole loop on real flights, and tell it"),
     Entry("replay", "streaming.commands:replay_command", "play history through the Collector in lock-step"),
-    Entry("features", "streaming.commands:features_command", "bootstrap the feature job from the lake"),
+    Entry(
+        "features", "streaming.features_commands:features_command", "list, lock, bootstrap, register or forget features"
+    ),
     Entry("promote", "headway.promotion:promote_command", "say which model version should be served"),
     Entry("ledger", "streaming.audit:ledger_command", "account for every accepted event"),
     Entry("parity", "streaming.audit:parity_command", "recompute what predictions were served with"),

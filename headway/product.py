@@ -20,6 +20,7 @@ from headway.drift import DriftPolicy
 from headway.errors import ContractViolation, InputRejected
 from headway.features.definitions import FeatureView
 from headway.gates import GatePolicy
+from headway.meanings import Meaning
 from headway.vector import Column, Kind
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
@@ -80,6 +81,7 @@ class Product:
         request: what strangers send: a msgspec Struct with an optional ``as_of``; its fields name the views' keys.
         numbers: numeric request features; with ``categories`` exactly what ``request_features`` returns.
         categories: categorical request features.
+        request_meanings: unit and words of each of both, for the catalogue.
         request_features: pure; (request, reference, as-of in microseconds) to values. Training and serving call it.
         examples: pure; the events of a period to one row per thing asked about: the request's fields and
             ``subject``, ``window_us`` (the instant that puts it into a window), ``due_us`` (when its outcome is due),
@@ -97,6 +99,7 @@ class Product:
     request: type[msgspec.Struct]
     numbers: tuple[str, ...]
     categories: tuple[str, ...]
+    request_meanings: Mapping[str, Meaning]
     request_features: Callable[[Any, Any, int], dict[str, float | str | None]]  # Any: the product's own types
     examples: Callable[[pl.DataFrame], pl.DataFrame]
     asked_at_us: Callable[[Any], int]
@@ -118,6 +121,8 @@ class Product:
         declared = (*self.numbers, *self.categories)
         if not declared or len(set(declared)) != len(declared):
             raise ContractViolation(f"{self._where}: wanted request features, each named once (found: {declared})")
+        if odd := sorted(self.request_meanings.keys() ^ set(declared)):
+            raise ContractViolation(f"{self._where}: request_meanings and the declared names differ in {odd}")
         for what, names in (("slice", self.slices), ("drift slice", (self.drift_slice,))):
             unknown = [name for name in names if name not in self.categories]
             if unknown:

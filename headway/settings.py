@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     alertmanager_url: str = Field(default="", description="Alertmanager; alerts are only logged when empty")
     collectors: int = Field(default=2, ge=1, le=4, description="collector processes behind the door")
     feast_project: str = Field(default="headway", description="prefix of every key in the online store")
+    feast_registry: str = Field(
+        default="", description="Feast's registry, a database URL of SQLAlchemy; a file below the state when empty"
+    )
     lake: str = Field(default="", description="folder or URL of the Delta tables; <state>/lake when empty")
     group_protocol: Literal["consumer", "classic"] = Field(
         default="consumer", description="how stream jobs share partitions; classic for brokers before Kafka 4.0"

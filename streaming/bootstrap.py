@@ -1,15 +1,17 @@
 """`headway features bootstrap --until T0`: give the feature job and the online store the past it never streamed (S11).
 
 From lake events up to T0 it writes each task's state, the newest row of every entity, and watermarks of T0. The job
-must not run meanwhile: it would restore half a state. Afterwards it ignores events of that past.
+must not run meanwhile: it would restore half a state. Afterwards it ignores events of that past. The mark it leaves is
+what lets a view version serve (`headway.features.readiness`).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import polars as pl
 
-from headway.adapters.redis_online import OnlineRow, OnlineWriter
+from headway.adapters.redis_online import OnlineRow, WriteCounts
 from headway.clock import to_us
 from headway.features.definitions import FeatureView
 from headway.features.offline import bootstrap_history, last_rows
@@ -29,6 +31,26 @@ class Bootstrapped:
     online_rows: int
 
 
+class Rows(Protocol):
+    """Writes rows and watermarks of the online store."""
+
+    def write(self, rows: Sequence[OnlineRow]) -> WriteCounts:
+        """Apply every row that is newer than the stored one."""
+        ...
+
+    def write_watermarks(self, view: str, watermarks_ms: Mapping[int, int], partition_count: int) -> None:
+        """Advance the view's watermark per partition."""
+        ...
+
+
+class Marks(Protocol):
+    """Remembers which definition computed a view's past."""
+
+    def mark_bootstrapped(self, view: str, *, digest: str, until_us: int) -> None:
+        """Say that the view's past up to an instant was computed by the definition with this hash."""
+        ...
+
+
 def bootstrap_view(
     view: FeatureView,
     events: pl.DataFrame,
@@ -36,7 +58,8 @@ def bootstrap_view(
     until_us: int,
     restore: Callable[[str, int], Iterable[Message]],
     publisher: Publisher,
-    online: OnlineWriter,
+    online: Rows,
+    marks: Marks,
 ) -> Bootstrapped:
     """Write state, online rows and watermarks of one view as of ``until_us``; repeating it changes nothing.
 
@@ -47,6 +70,7 @@ def bootstrap_view(
         restore: reads a compacted topic's partition; what is there and not part of the new state is deleted.
         publisher: writes the state topic.
         online: writes the online store.
+        marks: told at the end, when all of it is there.
     """
     records = [
         record
@@ -57,6 +81,7 @@ def bootstrap_view(
     rows = [_online_row(view, row) for row in last_rows(events, view, until_us=until_us).iter_rows(named=True)]
     online.write(rows)
     online.write_watermarks(view.online_name, dict.fromkeys(range(PARTITIONS), until_us // 1000), PARTITIONS)
+    marks.mark_bootstrapped(view.online_name, digest=view.digest, until_us=until_us)
     return Bootstrapped(view.qualified, len(records), len(rows))
 
 

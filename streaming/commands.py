@@ -1,4 +1,4 @@
-"""``headway replay`` and ``headway features bootstrap``: events and the past, put into the plane from the command line."""
+"""``headway replay``, and the bootstrap: history put into the plane from the command line."""
 
 import asyncio
 from argparse import ArgumentParser, Namespace
@@ -10,6 +10,7 @@ from headway.commands import Outcome, Run, Say
 
 if TYPE_CHECKING:
     from headway.contracts import Domain, History, Transform
+    from headway.features.definitions import FeatureView
     from headway.product import Product
     from headway.settings import Settings
     from streaming.replay import Ask, ReplayReport
@@ -104,26 +105,10 @@ def asks_between(domain: "Domain", product: "Product", *, start_us: int, end_us:
     return sorted(asks, key=lambda ask: ask.as_of_us)
 
 
-def features_command(parser: ArgumentParser) -> Run:
-    """Give the feature job and the online store the past they never streamed (S11)."""
-    parser.add_argument("action", choices=["bootstrap"])
-    parser.add_argument("--until", required=True, metavar="INSTANT", help="RFC 3339; later events come by the stream")
-    parser.add_argument("--domain", help="default: the only one there is")
-
-    def run(arguments: Namespace, say: Say) -> Outcome:
-        from headway.clock import parse_instant_us
-        from headway.settings import Settings
-
-        domain, _ = _chosen(arguments.domain, None)
-        until_us = parse_instant_us(arguments.until, field="--until")
-        written = bootstrap(Settings(), domain, until_us=until_us, say=say)
-        return Outcome(holds=True, facts={"views": written}, lines=[])
-
-    return run
-
-
-def bootstrap(settings: "Settings", domain: "Domain", *, until_us: int, say: Say) -> list[dict[str, object]]:
-    """Bootstrap every view of the domain from the lake.
+def bootstrap(
+    settings: "Settings", domain: "Domain", *, until_us: int, say: Say, views: "tuple[FeatureView, ...] | None" = None
+) -> list[dict[str, object]]:
+    """Bootstrap views of the domain from the lake, all of them unless some are given.
 
     Raises:
         PermanentFailure: the aggregating job runs, and would restore half a state.
@@ -135,28 +120,28 @@ def bootstrap(settings: "Settings", domain: "Domain", *, until_us: int, say: Say
     from headway.adapters.delta import Lake
     from headway.adapters.kafka_publisher import KafkaPublisher
     from headway.adapters.kafka_reader import KafkaReader
-    from headway.adapters.kafka_topics import admin_client, group_members
     from headway.adapters.redis_online import OnlineWriter
+    from headway.adapters.redis_views import OnlineViews
     from headway.clock import from_us
-    from headway.errors import PermanentFailure
     from streaming.bootstrap import bootstrap_view
-    from streaming.jobs import AGGREGATE, group_name
 
-    running = group_members(admin_client(settings.kafka_bootstrap), group_name(domain, AGGREGATE))
-    if running:
-        raise PermanentFailure(
-            f"features bootstrap: {AGGREGATE} runs ({running} members in its group) and would restore half a state. "
-            f"Stop it first, here with `headway pause {AGGREGATE}`, and start it afterwards with `headway resume {AGGREGATE}`"
-        )
+    check_stopped(settings, domain, what="bootstrap", why="would restore half a state")
     events = Lake(Path(settings.lake)).read("events", predicate=pl.col("time") <= pl.lit(from_us(until_us)))
     reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
     publisher = KafkaPublisher(bootstrap=settings.kafka_bootstrap)
     store = OnlineWriter(f"redis://{settings.online_store}", settings.feast_project)
+    marks = OnlineViews(f"redis://{settings.online_store}", settings.feast_project)
     try:
         written = []
-        for view in domain.views:
+        for view in domain.views if views is None else views:
             done = bootstrap_view(
-                view, events, until_us=until_us, restore=reader.read_compacted, publisher=publisher, online=store
+                view,
+                events,
+                until_us=until_us,
+                restore=reader.read_compacted,
+                publisher=publisher,
+                online=store,
+                marks=marks,
             )
             say(f"{done.view}: {done.state_records} state records, {done.online_rows} online rows")
             written.append(asdict(done))
@@ -165,6 +150,25 @@ def bootstrap(settings: "Settings", domain: "Domain", *, until_us: int, say: Say
         publisher.close()
         reader.close()
         store.close()
+        marks.close()
+
+
+def check_stopped(settings: "Settings", domain: "Domain", *, what: str, why: str) -> None:
+    """Refuse to go on while the aggregating job runs.
+
+    Raises:
+        PermanentFailure: it has members in its group; says how to stop it.
+    """
+    from headway.adapters.kafka_topics import admin_client, group_members
+    from headway.errors import PermanentFailure
+    from streaming.jobs import AGGREGATE, group_name
+
+    running = group_members(admin_client(settings.kafka_bootstrap), group_name(domain, AGGREGATE))
+    if running:
+        raise PermanentFailure(
+            f"features {what}: {AGGREGATE} runs ({running} members in its group) and {why}. Stop it first, "
+            f"here with `headway pause {AGGREGATE}`, and start it afterwards with `headway resume {AGGREGATE}`"
+        )
 
 
 def _chosen(domain: str | None, product: str | None) -> "tuple[Domain, Product | None]":

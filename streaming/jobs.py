@@ -136,6 +136,8 @@ def _lake_topics(scope: Scope) -> list[str]:
 
 
 AGGREGATE = "features-aggregate"
+# Who writes changelog rows where they are read: the online store and the lake.
+CHANGELOG_WRITERS = ("online-writer", "lake-loader")
 JOBS: tuple[Job, ...] = (
     Job(name="enricher", topics=lambda _: [EVENTS_RAW], build=_enrich),
     Job(name="features-fan-out", topics=lambda _: [EVENTS_ENRICHED], build=_fan_out),

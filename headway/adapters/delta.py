@@ -156,6 +156,19 @@ class Lake:
         with _explained(table):
             write_deltalake(opened, _fitted(table, opened, frame), mode="overwrite", predicate=predicate)
 
+    def delete(self, table: str, predicate: str) -> int:
+        """Remove the rows for which the SQL ``predicate`` holds, in one commit; return how many.
+
+        Older versions still hold them, until ``forget`` deletes their files.
+
+        Raises:
+            ContractViolation: there is no such table.
+            TransientFailure: another writer came first; repeat.
+        """
+        opened = self._open(table)
+        with _explained(table):
+            return int(opened.delete(predicate)["num_deleted_rows"] or 0)
+
     def bulk_load(self, domain: Domain, frame: pl.DataFrame, *, start_us: int, end_us: int) -> int:
         """Load history: make the bulk rows of ``events`` in [start, end) exactly the frame's; return how many.
 

@@ -1,4 +1,4 @@
-"""Feast built from our definitions: entities, views over Delta tables, services; and training rows asked of it.
+"""Feast over our stores: how a project is configured, and training rows asked of it.
 
 Writes nothing but Feast's registry, which is derived: delete it and apply again. Feast never materialises here; the
 online store is written by ``headway.adapters.redis_online`` and read through Feast only as the reference.
@@ -7,9 +7,8 @@ The one thing that bites: order and number of returned rows are the store's choi
 order and its dask store loses rows, both silently, so ``historical`` carries a row id and refuses an answer that misses one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import parse_qsl, urlsplit
@@ -18,6 +17,7 @@ import pyarrow as pa
 import yaml
 
 from headway.errors import ContractViolation, PermanentFailure
+from headway.settings import Settings
 
 if TYPE_CHECKING:
     import feast
@@ -50,6 +50,18 @@ class ViewDefinition(Protocol):
     def columns(self) -> Mapping[str, Literal["int64", "float64"]]:
         """Feature names and types."""
 
+    @property
+    def owner(self) -> str:
+        """Who answers for it."""
+
+    @property
+    def description(self) -> str:
+        """What it means."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of the meaning; one per version, for good (S19)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LakeTable:
@@ -69,12 +81,29 @@ class LakeTable:
 
 @dataclass(frozen=True, kw_only=True)
 class FeastConfig:
-    """One Feast project on a file registry below ``repo_dir``."""
+    """One Feast project.
+
+    Attributes:
+        registry_url: SQLAlchemy's address of a database that several machines share, such as
+            ``postgresql+psycopg://host/feast``; None keeps the registry in one file below ``repo_dir``.
+    """
 
     project: str
     repo_dir: Path
     redis_url: str
     offline: OfflineKind
+    registry_url: str | None = None
+
+
+def feature_store_config(settings: Settings) -> FeastConfig:
+    """The project of an installation, as its settings say where things are."""
+    return FeastConfig(
+        project=settings.feast_project,
+        repo_dir=settings.state / "feast",
+        redis_url=f"redis://{settings.online_store}",
+        offline="lake",
+        registry_url=settings.feast_registry or None,
+    )
 
 
 def view_name(view: ViewDefinition) -> str:
@@ -95,10 +124,13 @@ def write_feature_repo(config: FeastConfig) -> Path:
     """Write ``feature_store.yaml`` for Feast's own command line, and return its path.
 
     Raises:
-        PermanentFailure: the Redis URL carries a password, which does not belong in a file.
+        PermanentFailure: an address carries a password, which does not belong in a file.
     """
-    if urlsplit(config.redis_url).password:
-        raise PermanentFailure("feature_store.yaml: the Redis URL carries a password; pass it to feature_store() only")
+    for what, url in (("Redis", config.redis_url), ("registry", config.registry_url or "")):
+        if urlsplit(url).password:
+            raise PermanentFailure(
+                f"feature_store.yaml: the {what} URL carries a password; pass it to feature_store() only"
+            )
     config.repo_dir.mkdir(parents=True, exist_ok=True)
     path = config.repo_dir / "feature_store.yaml"
     path.write_text(yaml.safe_dump(_settings(config), sort_keys=True))
@@ -106,39 +138,12 @@ def write_feature_repo(config: FeastConfig) -> Path:
 
 
 def feature_store(config: FeastConfig) -> "feast.FeatureStore":
-    """A Feast store over the online Redis, the lake and a file registry. The first call imports Feast: over 6 s."""
+    """A Feast store over the online Redis, the lake and its registry. The first call imports Feast: over 6 s."""
     from feast import FeatureStore
     from feast.repo_config import RepoConfig
 
     config.repo_dir.mkdir(parents=True, exist_ok=True)
     return FeatureStore(config=RepoConfig(repo_path=config.repo_dir, **_settings(config)))
-
-
-def apply_views(
-    store: "feast.FeatureStore",
-    views: Sequence[ViewDefinition],
-    lake_tables: Mapping[str, LakeTable],
-    services: Mapping[str, Sequence[str]],
-) -> None:
-    """Register ``views``, each over ``lake_tables[view_name]``, and ``services`` as lists of view names.
-
-    Raises:
-        ContractViolation: a view has no lake table, or a service names a view that is not among ``views``.
-    """
-    from feast import Entity, FeatureService
-    from feast.value_type import ValueType
-
-    names = [view_name(view) for view in views]
-    missing = sorted(({*names} - {*lake_tables}) | ({n for used in services.values() for n in used} - {*names}))
-    if missing:
-        raise ContractViolation(f"feast: {missing} are not among the views {names} with lake tables {[*lake_tables]}")
-    keys = sorted({key for view in views for key in view.keys})
-    entities = {key: Entity(name=key, join_keys=[key], value_type=ValueType.STRING) for key in keys}
-    built = {view_name(view): _feast_view(view, entities, lake_tables[view_name(view)]) for view in views}
-    feature_services = [
-        FeatureService(name=service, features=[built[name] for name in used]) for service, used in services.items()
-    ]
-    store.apply([*entities.values(), *built.values(), *feature_services])
 
 
 def historical(store: "feast.FeatureStore", service: str, entity_df: pa.Table) -> pa.Table:
@@ -170,44 +175,21 @@ def historical(store: "feast.FeatureStore", service: str, entity_df: pa.Table) -
     return entity_df
 
 
-def _feast_view(view: ViewDefinition, entities: "Mapping[str, feast.Entity]", table: LakeTable) -> "feast.FeatureView":
-    from feast import FeatureView, Field, FileSource
-    from feast.data_format import DeltaFormat, ParquetFormat
-    from feast.types import Float64, Int64, String
-
-    from headway.adapters.feast_lake import VERSION_TAG
-
-    types = {"int64": Int64, "float64": Float64}
-    schema = [Field(name=key, dtype=String) for key in view.keys]
-    schema += [Field(name=name, dtype=types[dtype]) for name, dtype in view.columns.items()]
-    source = FileSource(
-        name=f"{view_name(view)}_changelog",
-        path=table.path,
-        file_format=ParquetFormat() if table.path.endswith(".parquet") else DeltaFormat(),
-        timestamp_field=EVENT_TIMESTAMP,
-        created_timestamp_column=CREATED_TIMESTAMP,
-        tags={} if table.version is None else {VERSION_TAG: str(table.version)},
-    )
-    return FeatureView(
-        name=view_name(view),
-        entities=[entities[key] for key in view.keys],
-        # Three parts of Feast read ttl in three ways; staleness is our watermark's business (S10).
-        ttl=timedelta(0),
-        schema=schema,
-        source=source,
-        online=True,
-    )
-
-
 def _settings(config: FeastConfig) -> dict[str, object]:
     return {
         "project": config.project,
         "provider": "local",
-        "registry": {"registry_type": "file", "path": str(config.repo_dir / "registry.db")},
+        "registry": _registry(config),
         "offline_store": {"type": _OFFLINE_TYPES[config.offline]},
         "online_store": {"type": "redis", "connection_string": _connection_string(config.redis_url)},
         "entity_key_serialization_version": 3,
     }
+
+
+def _registry(config: FeastConfig) -> dict[str, str]:
+    if config.registry_url is None:
+        return {"registry_type": "file", "path": str(config.repo_dir / "registry.db")}
+    return {"registry_type": "sql", "path": config.registry_url}
 
 
 def _connection_string(redis_url: str) -> str:

@@ -70,6 +70,21 @@ def read_backlogs(admin: AdminClient, groups: Mapping[str, Sequence[str]]) -> di
     }
 
 
+def committed_offsets(admin: AdminClient, group: str, topics: Sequence[str]) -> dict[TopicPartition, int]:
+    """Return the next offset of a group in each partition of topics; 0 where it never committed.
+
+    Raises:
+        TransientFailure: the brokers did not answer.
+    """
+    try:
+        known = admin.list_topics(timeout=_TIMEOUT_S).topics
+        places = [TopicPartition(name, number) for name in topics if name in known for number in known[name].partitions]
+        found = _settled(_ask_committed(admin, group, places).result()) if places else {}
+    except KafkaException as error:
+        raise unreachable(f"offsets of {group} could not be read", error) from error
+    return {place: found.get(place, 0) for place in places}
+
+
 def _ask_committed(admin: AdminClient, group: str, places: Sequence[TopicPartition]) -> "Future[Any]":
     wanted = ConsumerGroupTopicPartitions(group, [KafkaTopicPartition(*place) for place in places])
     [future] = admin.list_consumer_group_offsets([wanted], request_timeout=_TIMEOUT_S).values()

@@ -160,7 +160,7 @@ class OnlineWriter:
 
     def read_watermarks_us(self, views: Sequence[str]) -> dict[str, int | None]:
         """Return the views' watermarks in microseconds UTC, in one round trip; None until every partition has reported."""
-        with _explained(), self._redis.pipeline(transaction=False) as pipe:
+        with explained(), self._redis.pipeline(transaction=False) as pipe:
             for view in views:
                 pipe.hget(watermark_key(self._project, view), "view")
             replies: list[Any] = pipe.execute()  # bytes or None
@@ -172,7 +172,7 @@ class OnlineWriter:
 
     def _run(self, script: str, calls: Sequence[tuple[bytes | str, ...]]) -> list[int]:
         """Run ``script`` once per (key, *arguments), in one round trip."""
-        with _explained(), self._redis.pipeline(transaction=False) as pipe:
+        with explained(), self._redis.pipeline(transaction=False) as pipe:
             # Loading first costs one hash of the script and saves the NOSCRIPT branch after a restart or a failover.
             pipe.script_load(script)
             digest = _digest(script)
@@ -223,6 +223,11 @@ def watermark_key(project: str, view: str) -> str:
     return f"hw:watermark:{project}:{view}"
 
 
+def guard_field(view: str) -> str:
+    """The field of an entity's hash that holds the version of the view's row."""
+    return f"_hw:{view}"
+
+
 @lru_cache
 def _digest(script: str) -> str:
     """The name Redis gives a script; SHA-1 is its protocol, nothing here is secret."""
@@ -238,14 +243,15 @@ def _guard_arguments(row: OnlineRow) -> Iterator[bytes | str]:
     if not (0 <= row.event_timestamp_us < LARGEST_EXACT and 0 <= row.revision < LARGEST_EXACT):
         raise ContractViolation(f"{row.view} {dict(row.keys)}: version {_version(row)} is outside 0..2^53")
     *fields, timestamp_field = hash_fields(row.view, tuple(row.values))
-    yield from (f"_hw:{row.view}", str(row.event_timestamp_us), str(row.revision))
+    yield from (guard_field(row.view), str(row.event_timestamp_us), str(row.revision))
     yield from (timestamp_field, encode_timestamp(row.event_timestamp_us))
     for field, value in zip(fields, row.values.values(), strict=True):
         yield from (field, encode_value(value))
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """Turn what the client raises into what a caller can do about it."""
     try:
         yield
     except _TEMPORARY as error:

@@ -46,7 +46,7 @@ class Aggregate:
     @property
     def name(self) -> str:
         """The feature's name inside its view, e.g. ``mean_dep_delay_min_1h``."""
-        parts = [self.function, self.field, _short(self.window) if self.window else None]
+        parts = [self.function, self.field, short_duration(self.window) if self.window else None]
         return "_".join(part for part in parts if part)
 
 
@@ -139,7 +139,12 @@ class FeatureView:
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _short(duration: timedelta) -> str:
+def short_duration(duration: timedelta) -> str:
+    """Return a duration as names and pages write it: ``5m``, ``24h``, ``2d``.
+
+    Raises:
+        ContractViolation: it is not whole minutes.
+    """
     total = duration_us(duration)
     for unit, name in ((DAY_US, "d"), (HOUR_US, "h"), (MINUTE_US, "m")):
         if total % unit == 0 and total >= unit and not (name == "d" and total == DAY_US):

@@ -118,13 +118,14 @@ def check_view(view: "FeatureView", *, dtypes: tuple[str, ...]) -> None:
             where, "fields", got=both, wanted="fields that are no keys: a key names the entity, all its events share it"
         )
     _check_minutes(where, "hop", view.hop)
-    if not isinstance(view.lateness, timedelta) or view.lateness < timedelta(0):
-        raise refuse(where, "lateness", got=view.lateness, wanted="0 or more; 0 corrects nothing (S6)")
-    if not isinstance(view.max_lag, timedelta) or view.max_lag < view.hop:
+    if view.lateness != timedelta(0):  # 0 corrects nothing (S6)
+        _check_minutes(where, "lateness", view.lateness)
+    _check_minutes(where, "max_lag", view.max_lag)
+    if view.max_lag < view.hop:
         raise refuse(
             where,
             "max_lag",
-            got=view.max_lag,
+            got=str(view.max_lag),
             wanted=f"the hop {view.hop} or more: watermarks move once per hop, so that every answer would be stale (S10)",
         )
     check_told(where, {"owner": view.owner, "description": view.description})

@@ -8,7 +8,14 @@ from headway.drift import DriftPolicy
 from headway.gates import GatePolicy
 from headway.product import ModelSpec, Product, ViewUse
 from products.flight_delay.labels import examples
-from products.flight_delay.request import CATEGORIES, NUMBERS, FlightDelayRequest, asked_at_us, request_features
+from products.flight_delay.request import (
+    CATEGORIES,
+    MEANINGS,
+    NUMBERS,
+    FlightDelayRequest,
+    asked_at_us,
+    request_features,
+)
 
 # The spec of DESIGN 5, LightGBM's own defaults: what a gate may compare with on the same rows (S25).
 REFERENCE_MODEL = ModelSpec(
@@ -116,6 +123,7 @@ PRODUCT = Product(
     request=FlightDelayRequest,
     numbers=NUMBERS,
     categories=CATEGORIES,
+    request_meanings=MEANINGS,
     request_features=request_features,
     examples=examples,
     asked_at_us=asked_at_us,

@@ -11,6 +11,7 @@ import msgspec
 
 from domains.flights.contracts import Flight, Instant
 from headway.clock import HOUR_US, MINUTE_US, floor_us, to_us
+from headway.meanings import Meaning
 
 # The three airports keep one clock, and a schedule is made for local hours: 17:00 is the evening wave all year.
 ORIGIN_ZONE = ZoneInfo("America/New_York")
@@ -30,6 +31,21 @@ NUMBERS = (
     "plane_seats",
 )
 CATEGORIES = ("carrier", "origin", "dest")
+MEANINGS = {
+    "local_hour": Meaning(unit="h", description="scheduled departure on the clock of New York, 17.5 = half past five"),
+    "weekday": Meaning(unit=None, description="of the scheduled departure in New York, Monday = 0"),
+    "scheduled_min": Meaning(unit="min", description="scheduled arrival - scheduled departure"),
+    "distance_mi": Meaning(unit="mi", description="statute miles flown"),
+    "scheduled_mph": Meaning(unit="mph", description="distance over scheduled time: how much the schedule is padded"),
+    "lead_min": Meaning(unit="min", description="scheduled departure - the instant asked for"),
+    "dest_lat": Meaning(unit="deg", description="latitude of the destination, degrees north"),
+    "dest_lon": Meaning(unit="deg", description="longitude of the destination, degrees east"),
+    "plane_age_years": Meaning(unit="years", description="since the aircraft was built; null when that is not known"),
+    "plane_seats": Meaning(unit="seats", description="of the aircraft; null when it is not known"),
+    "carrier": Meaning(unit=None, description="IATA airline code"),
+    "origin": Meaning(unit=None, description="IATA code of the airport it leaves"),
+    "dest": Meaning(unit=None, description="IATA code of the airport it flies to"),
+}
 
 
 class FlightDelayRequest(Flight, frozen=True, kw_only=True, forbid_unknown_fields=True):

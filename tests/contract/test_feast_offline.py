@@ -16,13 +16,13 @@ from headway.adapters.feast import (
     FeastConfig,
     LakeTable,
     OfflineKind,
-    apply_views,
     created_timestamp_us,
     feature_store,
     historical,
     view_name,
     write_feature_repo,
 )
+from headway.adapters.feast_registry import apply_views
 from headway.errors import ContractViolation, PermanentFailure
 
 # Feast, its DuckDB reader and pandas warn about their own deprecations; they are not claims of ours.
@@ -39,6 +39,9 @@ class View:
     version: int
     keys: tuple[str, ...]
     columns: Mapping[str, Literal["int64", "float64"]]
+    owner: str = "tests"
+    description: str = "A view under test."
+    digest: str = "0123456789abcdef"
 
 
 COLUMNS: Mapping[str, Literal["int64", "float64"]] = {"count_1h": "int64", "mean_delay_min_1h": "float64"}

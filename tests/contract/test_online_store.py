@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headway.adapters.feast import FeastConfig, LakeTable, apply_views, feature_store, view_name
+from headway.adapters.feast import FeastConfig, LakeTable, feature_store, view_name
 from headway.adapters.feast_layout import (
     Value,
     decode_timestamp,
@@ -26,6 +26,7 @@ from headway.adapters.feast_layout import (
     encode_value,
     entity_key,
 )
+from headway.adapters.feast_registry import apply_views
 from headway.adapters.redis_online import (
     GUARD,
     OnlineAnswer,
@@ -57,6 +58,9 @@ class View:
     version: int
     keys: tuple[str, ...]
     columns: Mapping[str, Literal["int64", "float64"]]
+    owner: str = "tests"
+    description: str = "A view under test."
+    digest: str = "0123456789abcdef"
 
 
 ORIGIN = View(name="origin_delay", version=1, keys=("origin",), columns={"count_1h": "int64", "mean_1h": "float64"})

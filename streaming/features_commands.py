@@ -1,0 +1,214 @@
+"""``headway features``: the definitions, their past, what Feast knows of them, how fresh they are, and forgetting.
+
+catalogue  what features there are; --markdown gives the page docs/features/catalogue.md
+lock       write down the hash of view versions that are new
+bootstrap  give the feature job and the online store the past they never streamed (S11)
+status     watermark and lag of every view, and whether it may serve
+apply      register views, entities, sources and feature services with Feast
+forget     remove one entity from one view or all
+"""
+
+import getpass
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headway.commands import Outcome, Run, Say
+from streaming.commands import bootstrap, check_stopped
+
+if TYPE_CHECKING:
+    from headway.contracts import Domain
+    from headway.ports import TopicPartition
+    from headway.settings import Settings
+
+_ACTIONS = ("catalogue", "lock", "bootstrap", "status", "apply", "forget")
+
+
+def features_command(parser: ArgumentParser) -> Run:
+    """Run one action on the features of a domain."""
+    parser.add_argument("action", choices=_ACTIONS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="forget: a view or `all`, then the entity: origin=EWR")
+    parser.add_argument("--domain", help="default: the only one there is")
+    parser.add_argument("--markdown", action="store_true", help="catalogue: as the page of the documentation")
+    parser.add_argument("--until", metavar="INSTANT", help="bootstrap: RFC 3339; later events come by the stream")
+    parser.add_argument(
+        "--view", action="append", default=[], metavar="VIEW", help="bootstrap: only these; default: all"
+    )
+    parser.add_argument("--reason", default="", metavar="TEXT", help="forget: why; it is recorded")
+    parser.add_argument("--by", default=None, help="forget: who does this; default: the user of this machine")
+
+    def run(arguments: Namespace, say: Say) -> Outcome:
+        match arguments.action:
+            case "catalogue":
+                return _catalogue(as_page=arguments.markdown)
+            case "lock":
+                return _lock()
+            case "bootstrap":
+                return _bootstrapped(arguments, say)
+            case "status":
+                return _status(arguments)
+            case "apply":
+                return _applied(arguments)
+            case _:
+                return _forgotten(arguments)
+
+    return run
+
+
+def _catalogue(*, as_page: bool) -> Outcome:
+    from domains.catalogue import all_domains
+    from headway.features.catalogue import catalogue, markdown
+    from products.catalogue import all_products
+
+    found = catalogue(all_domains().values(), all_products().values())
+    if as_page:
+        return Outcome(holds=True, facts=asdict(found), lines=markdown(found).splitlines())
+    lines = [
+        f"{view.view:<26} {','.join(view.entity):<16} {view.source:<22} {len(view.features):>3} features, stale after "
+        f"{view.stale_after}, owner {view.owner}, used by {', '.join(view.used_by) or 'nobody'}"
+        for view in found.views
+    ]
+    return Outcome(holds=True, facts=asdict(found), lines=lines)
+
+
+def _lock() -> Outcome:
+    from domains.catalogue import declared_domains, lock_path
+    from headway.features.lock import extended, read_lock, write_lock
+
+    added = []
+    for domain in declared_domains().values():
+        path = lock_path(domain)
+        locked = read_lock(path)
+        more = extended(domain.views, locked, where="/".join(path.parts[-3:]))
+        if more != locked:
+            write_lock(path, more)
+        added += sorted(more.keys() - locked.keys())
+    lines = [f"{name}: written down" for name in added] or ["every view version is written down already"]
+    return Outcome(holds=True, facts={"added": added}, lines=lines)
+
+
+def _bootstrapped(arguments: Namespace, say: Say) -> Outcome:
+    from headway.clock import parse_instant_us
+    from headway.errors import InputRejected
+    from headway.settings import Settings
+
+    if arguments.until is None:
+        raise InputRejected("features bootstrap, --until: got none, wanted an instant: what happened later is streamed")
+    domain = _domain(arguments.domain)
+    views = tuple(domain.view(name) for name in arguments.view) or None
+    until_us = parse_instant_us(arguments.until, field="--until")
+    written = bootstrap(Settings(), domain, until_us=until_us, say=say, views=views)
+    return Outcome(holds=True, facts={"views": written}, lines=[])
+
+
+def _status(arguments: Namespace) -> Outcome:
+    from headway.adapters.redis_views import OnlineViews
+    from headway.clock import SECOND_US, SystemClock, duration_us, format_us, to_us
+    from headway.features.readiness import unready
+    from headway.settings import Settings
+
+    settings, domain = Settings(), _domain(arguments.domain)
+    store = OnlineViews(f"redis://{settings.online_store}", settings.feast_project)
+    try:
+        states = store.states([view.online_name for view in domain.views])
+    finally:
+        store.close()
+    now_us, reasons = to_us(SystemClock().now()), unready(domain.views, states)
+    facts, lines = [], []
+    for view in domain.views:
+        watermark_us = states[view.online_name].watermark_us
+        lag_s = None if watermark_us is None else (now_us - watermark_us) / SECOND_US
+        stale = watermark_us is None or now_us - watermark_us > duration_us(view.max_lag)
+        told = reasons.get(view.qualified, "ready")
+        at = "-" if watermark_us is None else format_us(watermark_us)
+        facts.append({"view": view.qualified, "watermark": at, "lag_s": lag_s, "stale": stale, "ready": told})
+        lag = "-" if lag_s is None else f"{lag_s:,.0f} s"
+        lines.append(f"{view.qualified:<26} {at:<28} {lag:>14}  {'stale' if stale else 'fresh'}  {told}")
+    return Outcome(holds=not reasons, facts={"views": facts}, lines=lines)
+
+
+def _applied(arguments: Namespace) -> Outcome:
+    from headway.adapters.delta import Lake
+    from headway.adapters.feast import feature_store, feature_store_config
+    from headway.adapters.feast_registry import apply_views
+    from headway.adapters.feast_services import register
+    from headway.settings import Settings
+    from products.catalogue import all_products
+
+    settings, domain = Settings(), _domain(arguments.domain)
+    products = [product for product in all_products().values() if product.domain.name == domain.name]
+    found = register(domain, products, Lake(Path(settings.lake)))
+    apply_views(feature_store(feature_store_config(settings)), found.views, found.tables, found.services)
+    facts = {
+        "views": [view.qualified for view in found.views],
+        "services": {name: list(refs) for name, refs in found.services.items()},
+        "held": dict(found.held),
+    }
+    lines = [f"{len(found.views)} views, {len(found.services)} feature services registered"]
+    lines += [f"held: {name} {why}" for name, why in found.held.items()]
+    return Outcome(holds=not found.held, facts=facts, lines=lines)
+
+
+def _forgotten(arguments: Namespace) -> Outcome:
+    from headway.adapters.delta import Lake
+    from headway.adapters.kafka_publisher import KafkaPublisher
+    from headway.adapters.kafka_reader import KafkaReader
+    from headway.adapters.redis_views import OnlineViews
+    from headway.clock import SystemClock, to_us
+    from headway.errors import InputRejected
+    from headway.settings import Settings
+    from streaming.forgetting import Stores, also_named_by, forget_entity, parse_entity, remaining, views_of
+
+    if len(arguments.names) < 2:
+        raise InputRejected("features forget: wanted a view or `all`, then the entity, e.g. forget all tail=N14228")
+    settings, domain = Settings(), _domain(arguments.domain)
+    named, *parts = arguments.names
+    keys = parse_entity(parts)
+    views = views_of(domain.views, named, keys)
+    check_stopped(settings, domain, what="forget", why="still knows the entity")
+    reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
+    publisher = KafkaPublisher(bootstrap=settings.kafka_bootstrap)
+    online = OnlineViews(f"redis://{settings.online_store}", settings.feast_project)
+    stores = Stores(
+        log=reader,
+        applied=lambda topic: _applied_up_to(settings, domain, topic),
+        publisher=publisher,
+        online=online,
+        lake=Lake(Path(settings.lake)),
+    )
+    by = arguments.by or getpass.getuser()
+    try:
+        done = forget_entity(views, keys, stores, reason=arguments.reason, by=by, at_us=to_us(SystemClock().now()))
+    finally:
+        publisher.close()
+        reader.close()
+        online.close()
+    lines = [
+        f"{each.view}: {each.online_fields} online fields, {each.state_records} state records, {each.lake_rows} lake rows"
+        for each in done
+    ]
+    also = also_named_by(domain.views, keys)
+    lines += [f"not touched, as their entity has more keys: {', '.join(also)}"] if also else []
+    still = remaining(views)
+    lines += ["still there:", *(f"  {each}" for each in still)]
+    facts = {"forgotten": [asdict(each) for each in done], "not_touched": also, "still_there": still}
+    return Outcome(holds=True, facts=facts, lines=lines)
+
+
+def _applied_up_to(settings: "Settings", domain: "Domain", topic: str) -> "Mapping[TopicPartition, int]":
+    """Return up to where both writers have applied a changelog, per partition."""
+    from headway.adapters.kafka_backlog import committed_offsets
+    from headway.adapters.kafka_topics import admin_client
+    from streaming.jobs import CHANGELOG_WRITERS, group_name
+
+    admin = admin_client(settings.kafka_bootstrap)
+    each = [committed_offsets(admin, group_name(domain, job), [topic]) for job in CHANGELOG_WRITERS]
+    return {place: min(offsets[place] for offsets in each) for place in each[0]}
+
+
+def _domain(name: str | None) -> "Domain":
+    from domains.catalogue import all_domains, find_domain
+
+    return next(iter(all_domains().values())) if name is None else find_domain(name)
