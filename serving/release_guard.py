@@ -129,7 +129,7 @@ class ReleaseGuard:
         model = release.target.model
         match release.phase:
             case "starting":
-                self._begin(product, release, lambda: self._steps.start(product, model))
+                self._begin(product, release, self._starting(product, release))
             case "proving":
                 self._prove(product, release)
             case "registered":
@@ -138,6 +138,22 @@ class ReleaseGuard:
                 self._begin(product, release, lambda: self._steps.announce(product, model))
             case _:
                 self._take_out(product, release)
+
+    def _starting(self, product: str, release: Release) -> Callable[[], None]:
+        """Return the work of starting: what was live may come back over a store that forgot its views, a new one not.
+
+        The first time replicas start while views may still be backfilled; later, starting costs more than asking.
+        """
+        steps, known = self._steps, self._states[product].live == release.target
+
+        def start() -> None:
+            if not known and release.attempts:
+                steps.check_views(product)
+            steps.start(product, release.target.model)
+            if not known:
+                steps.check_views(product)
+
+        return start
 
     def _prove(self, product: str, release: Release) -> None:
         fit = self._traffic.fit(product, release.target.colour)
@@ -259,6 +275,7 @@ def run(*, settings: Settings, steps: ReleaseSteps, stop: threading.Event) -> No
 def main() -> int:
     """Guard the releases of all products until SIGTERM or SIGINT."""
     from headway.adapters.mlflow import MlflowRegistry
+    from headway.adapters.redis_views import OnlineViews
     from products.catalogue import all_products
 
     parser = argparse.ArgumentParser(prog="python -m serving.release_guard", description=main.__doc__)
@@ -273,6 +290,7 @@ def main() -> int:
         products=products,
         references={name: product.domain.load_reference() for name, product in products.items()},
         replicas=arguments.replicas,
+        view_states=OnlineViews(f"redis://{settings.online_store}", settings.feast_project).states,
     )
     run(settings=settings, steps=steps, stop=stop)
     return 0

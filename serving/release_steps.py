@@ -2,14 +2,17 @@
 
 Each may be repeated: a guard that died half-way does it again. Refuses bytes before they cost anything: hashes and golden
 answers are judged here, before Ray starts a process for them. What bites: a model whose views this code no longer
-defines is not at fault (`DefinitionsDiffer`); a veto would outlive the code that caused it.
+defines is not at fault (`DefinitionsDiffer`), nor one whose views have no past yet (`ViewsNotReady`); a veto would outlive
+the code, or the wait, that caused it.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from headway.contracts import Reference
-from headway.errors import ContractViolation, TransientFailure
+from headway.errors import ContractViolation, PermanentFailure, TransientFailure
+from headway.features.readiness import ViewState, unready
 from headway.manifest import MANIFEST_FILE, MODEL_FILE, decode_manifest, encode_manifest
 from headway.product import Product
 from headway.registry import LIVE, ModelRegistry
@@ -30,15 +33,25 @@ class DefinitionsDiffer(TransientFailure):
     """The running code computes other inputs than the model wants; released once the code fits."""
 
 
+class ViewsNotReady(TransientFailure):
+    """A view the version reads was not backfilled, or nothing says up to when it is known; released once it is."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReleaseSteps:
-    """The slow steps on this machine. ``factory`` is what a replica is built by; tests bring another."""
+    """The slow steps on this machine.
+
+    Attributes:
+        view_states: what the online store knows of views, by their names there.
+        factory: what a replica is built by; tests bring another.
+    """
 
     settings: Settings
     registry: ModelRegistry
     products: dict[str, Product]
     references: dict[str, Reference]
     replicas: int
+    view_states: Callable[[Sequence[str]], Mapping[str, ViewState]]
     factory: str = PREDICT_FACTORY
 
     def start(self, product: str, model: PinnedVersion) -> None:
@@ -71,6 +84,24 @@ class ReleaseSteps:
             timeout_s=START_TIMEOUT_S,
         )
         run_order(order, timeout_s=START_TIMEOUT_S)
+
+    def check_views(self, product: str) -> None:
+        """Refuse to go on before every view of the product may serve.
+
+        A store that is away says nothing about views, and holds nothing up: answers are degraded until it is back (S10).
+
+        Raises:
+            ViewsNotReady: names every view that lacks its past, and the way out.
+        """
+        views = self.products[product].feature_views.values()
+        try:
+            states = self.view_states([view.online_name for view in views])
+        except TransientFailure:
+            return
+        except PermanentFailure as error:
+            raise ViewsNotReady(f"{product}: its views could not be judged: {error}") from error
+        if reasons := unready(views, states):
+            raise ViewsNotReady(f"{product}: {'; '.join(f'view {name} {why}' for name, why in reasons.items())}")
 
     def announce(self, product: str, model: PinnedVersion) -> None:
         """Set the alias ``live``; the weights are already there."""

@@ -87,10 +87,14 @@ def _aggregate(context: Context) -> Worker:
 
 
 def _online(context: Context) -> Worker:
+    from prometheus_client import REGISTRY
+
     from headway.adapters.redis_online import OnlineWriter
+    from streaming.freshness import ViewFreshness
     from streaming.sinks.online import OnlineSink
 
-    return SinkWorker(OnlineSink(context.domain, OnlineWriter(context.online_url, context.feast_project)))
+    freshness = ViewFreshness(context.domain, registry=REGISTRY, clock=SystemClock())
+    return SinkWorker(OnlineSink(context.domain, OnlineWriter(context.online_url, context.feast_project), freshness))
 
 
 def _lake(context: Context) -> Worker:

@@ -1,26 +1,39 @@
 """Online writer: committed changelog rows -> Feast's online store, under the atomic guard (S4, S14).
 
 Rows of a batch are written before the watermarks that cover them, so a reader that sees a watermark sees its rows.
+What the store says of the watermarks afterwards is what the freshness metrics show.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
-from headway.adapters.redis_online import OnlineRow, OnlineWriter
+from headway.adapters.redis_online import OnlineRow
 from headway.contracts import Domain
 from headway.features.definitions import FeatureView
 from headway.features.wire import decode_row
 from headway.ports import Message
 from headway.ticks import is_watermark, tick_us_of
 from headway.topics import PARTITIONS, features_topic
+from streaming.bootstrap import Rows
+from streaming.freshness import ViewFreshness
 from streaming.runtime import Flushed
+
+
+class Store(Rows, Protocol):
+    """The online store, which tells the watermarks it holds."""
+
+    def read_watermarks_us(self, views: Sequence[str]) -> dict[str, int | None]:
+        """Return the views' watermarks in microseconds UTC; None until every partition has reported."""
+        ...
 
 
 class OnlineSink:
     """Applies changelog topics to the online store; writes whatever a poll brings, at once."""
 
-    def __init__(self, domain: Domain, writer: OnlineWriter) -> None:
+    def __init__(self, domain: Domain, writer: Store, freshness: ViewFreshness) -> None:
         self._views = {features_topic(view.qualified): view for view in domain.views}
         self._writer = writer
+        self._freshness = freshness
         self._buffer: list[Message] = []
 
     @property
@@ -51,6 +64,8 @@ class OnlineSink:
             self._writer.write(rows)
         for name, partitions in watermarks.items():
             self._writer.write_watermarks(name, partitions, PARTITIONS)
+        if watermarks:
+            self._freshness.show(self._writer.read_watermarks_us(list(watermarks)))
         written, self._buffer = self._buffer, []
         return Flushed(messages=written)
 

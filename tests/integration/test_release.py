@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from headway.adapters.memory_registry import MemoryRegistry
+from headway.features.readiness import ViewState
 from headway.openloop import HttpRequest, LoadReport, offer_load
 from headway.registry import CHAMPION, LIVE
 from headway.settings import LOOPBACK, Settings
@@ -59,6 +60,11 @@ def build(product, version, folder, **_):
                   publisher=MemoryPublisher(broker), clock=SystemClock())
     return PredictionApi(parts).served()
 """
+
+
+def every_view_ready(names: Sequence[str]) -> dict[str, ViewState]:
+    digests = {view.online_name: view.digest for view in product().feature_views.values()}
+    return {name: ViewState(watermark_us=0, bootstrapped_us=0, digest=digests[name]) for name in names}
 
 
 def wait_until(holds: Callable[[], bool], *, timeout_s: float, why: Callable[[], object]) -> None:
@@ -121,6 +127,7 @@ class Stack:
             products={NAME: product()},
             references={NAME: product().domain.load_reference()},
             replicas=1,
+            view_states=every_view_ready,
             factory="release_example:build",
         )
         stop = threading.Event()
