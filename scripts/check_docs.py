@@ -1,4 +1,4 @@
-"""``make docs``: every relative link of the documents leads somewhere, and every command they show exists.
+"""``make docs``: links of the documents lead somewhere, commands they show exist, and pages made from code are current.
 
 Commands are the lines of fenced ``console`` and ``sh`` blocks that call ``make`` or ``headway``. Links to other hosts
 are not followed: a check that needs a network fails for reasons that are not ours.
@@ -9,9 +9,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from domains.catalogue import all_domains
 from headway.cli import COMMANDS
+from headway.features.catalogue import catalogue, markdown
+from products.catalogue import all_products
 
 ROOT = Path(__file__).resolve().parent.parent
+CATALOGUE = "docs/features/catalogue.md"
 _LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CALL = re.compile(r"^(?:\$ )?(?:\.venv/bin/)?(make|headway)(?: +([\w-]+))?", re.MULTILINE)
@@ -54,6 +58,12 @@ def unknown_commands(document: Path, *, verbs: set[str], commands: set[str]) -> 
                 yield f"{program} {name}: there is no such {'verb' if program == 'make' else 'command'}"
 
 
+def stale_catalogue(page: str) -> Iterator[str]:
+    """Say when the catalogue's page is not the catalogue of the definitions."""
+    if page != markdown(catalogue(all_domains().values(), all_products().values())):
+        yield f"differs from the definitions: headway features catalogue --markdown > {CATALOGUE}"
+
+
 def verbs_of(makefile: str) -> set[str]:
     """The targets of a Makefile."""
     return set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
@@ -68,6 +78,9 @@ def main() -> int:
         f"{document.relative_to(ROOT)}: {problem}"
         for document in checked
         for problem in (*dead_links(document), *unknown_commands(document, verbs=verbs, commands=commands))
+    ]
+    problems += [
+        f"{CATALOGUE}: {problem}" for problem in stale_catalogue((ROOT / CATALOGUE).read_text(encoding="utf-8"))
     ]
     sys.stdout.write("".join(f"{problem}\n" for problem in problems))
     sys.stdout.write(f"docs: {len(checked)} documents, {len(problems)} problems\n")

@@ -1,0 +1,31 @@
+"""A real Valkey for tests that need one to themselves."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from headway.local.valkey import valkey_command, valkey_ready
+
+_START_TIMEOUT_S = 30.0
+
+
+@contextmanager
+def running_valkey(folder: Path) -> Iterator[str]:
+    """Run a server on a free port until the body ends, and give its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    server = subprocess.Popen(valkey_command(folder, port), stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not valkey_ready(port):
+            assert server.poll() is None, "valkey ended"
+            assert time.monotonic() < deadline, f"valkey did not answer within {_START_TIMEOUT_S:.0f} s"
+            time.sleep(0.01)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
