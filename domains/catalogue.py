@@ -36,7 +36,7 @@ def check_views(domain: Domain) -> None:
         ContractViolation: see `headway.features.lock.check_locked`.
     """
     path = lock_path(domain)
-    check_locked(domain.views, read_lock(path), where="/".join(path.parts[-3:]))
+    check_locked(domain.every_view, read_lock(path), where="/".join(path.parts[-3:]))
 
 
 def lock_path(domain: Domain) -> Path:

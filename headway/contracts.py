@@ -16,6 +16,7 @@ from headway.clock import duration_us
 from headway.errors import ContractViolation
 from headway.events import Event
 from headway.features.definitions import FeatureView
+from headway.features.static import StaticView
 from headway.meanings import Meaning, meanings
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Domain:
         source: CloudEvents ``source`` of its producer; (source, id) is an event's identity (S12).
         enrichment: columns the reference adds to the body, same for all types; null where they do not apply.
         enrichment_inputs: the body fields the reference reads, so that equal ones are asked for once; None = all.
+        statics: attributes of entities from the warehouse; they share the names of views.
         load_reference: reads the reference data; called by composition roots, never at import.
         load_history: likewise, for bulk loads and replays.
         planted_change: the labelled change a demonstration plants, from an instant (microseconds) on.
@@ -112,6 +114,7 @@ class Domain:
     enrichment: Mapping[str, ColumnType]
     views: tuple[FeatureView, ...]
     load_reference: Callable[[], Reference]
+    statics: tuple[StaticView, ...] = ()
     enrichment_inputs: tuple[str, ...] | None = None
     load_history: Callable[[], History] | None = None
     planted_change: Callable[[int], Transform] | None = None
@@ -120,7 +123,7 @@ class Domain:
         types = [c.event_type for c in self.contracts]
         if len(set(types)) != len(types):
             raise ContractViolation(f"domain {self.name}: event type declared twice in {types}")
-        qualified = [v.qualified for v in self.views]
+        qualified = [v.qualified for v in self.every_view]
         if len(set(qualified)) != len(qualified):
             raise ContractViolation(f"domain {self.name}: view version declared twice in {qualified} (S19)")
         columns = self.columns
@@ -175,6 +178,11 @@ class Domain:
         raise ContractViolation(
             f"domain {self.name}: no view {qualified!r} (found: {[v.qualified for v in self.views]})"
         )
+
+    @property
+    def every_view(self) -> tuple[FeatureView | StaticView, ...]:
+        """All view versions, those from events first."""
+        return (*self.views, *self.statics)
 
     @property
     def columns(self) -> dict[str, ColumnType]:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from headway.ports import TopicPartition
     from headway.settings import Settings
 
-_ACTIONS = ("catalogue", "lock", "bootstrap", "status", "apply", "forget")
-
 
 def features_command(parser: ArgumentParser) -> Run:
     """Run one action on the features of a domain."""
@@ -40,30 +38,18 @@ def features_command(parser: ArgumentParser) -> Run:
     parser.add_argument("--by", default=None, help="forget: who does this; default: the user of this machine")
 
     def run(arguments: Namespace, say: Say) -> Outcome:
-        match arguments.action:
-            case "catalogue":
-                return _catalogue(as_page=arguments.markdown)
-            case "lock":
-                return _lock()
-            case "bootstrap":
-                return _bootstrapped(arguments, say)
-            case "status":
-                return _status(arguments)
-            case "apply":
-                return _applied(arguments)
-            case _:
-                return _forgotten(arguments)
+        return _ACTIONS[arguments.action](arguments, say)
 
     return run
 
 
-def _catalogue(*, as_page: bool) -> Outcome:
+def _catalogue(arguments: Namespace, _: Say) -> Outcome:
     from domains.catalogue import all_domains
     from headway.features.catalogue import catalogue, markdown
     from products.catalogue import all_products
 
     found = catalogue(all_domains().values(), all_products().values())
-    if as_page:
+    if arguments.markdown:
         return Outcome(holds=True, facts=asdict(found), lines=markdown(found).splitlines())
     lines = [
         f"{view.view:<26} {','.join(view.entity):<16} {view.source:<22} {len(view.features):>3} features, stale after "
@@ -73,7 +59,7 @@ def _catalogue(*, as_page: bool) -> Outcome:
     return Outcome(holds=True, facts=asdict(found), lines=lines)
 
 
-def _lock() -> Outcome:
+def _lock(_arguments: Namespace, _: Say) -> Outcome:
     from domains.catalogue import declared_domains, lock_path
     from headway.features.lock import extended, read_lock, write_lock
 
@@ -81,7 +67,7 @@ def _lock() -> Outcome:
     for domain in declared_domains().values():
         path = lock_path(domain)
         locked = read_lock(path)
-        more = extended(domain.views, locked, where="/".join(path.parts[-3:]))
+        more = extended(domain.every_view, locked, where="/".join(path.parts[-3:]))
         if more != locked:
             write_lock(path, more)
         added += sorted(more.keys() - locked.keys())
@@ -103,21 +89,42 @@ def _bootstrapped(arguments: Namespace, say: Say) -> Outcome:
     return Outcome(holds=True, facts={"views": written}, lines=[])
 
 
-def _status(arguments: Namespace) -> Outcome:
+def _refreshed(arguments: Namespace, _: Say) -> Outcome:
+    from headway.adapters.delta import Lake
+    from headway.adapters.redis_online import OnlineWriter
+    from headway.adapters.redis_views import OnlineViews
+    from headway.clock import SystemClock, to_us
+    from headway.settings import Settings
+    from streaming.refreshing import refresh_static
+
+    settings, domain = Settings(), _domain(arguments.domain)
+    url, lake, now_us = f"redis://{settings.online_store}", Lake(Path(settings.lake)), to_us(SystemClock().now())
+    store, marks = OnlineWriter(url, settings.feast_project), OnlineViews(url, settings.feast_project)
+    try:
+        done = [refresh_static(view, lake=lake, online=store, marks=marks, at_us=now_us) for view in domain.statics]
+    finally:
+        store.close()
+        marks.close()
+    lines = [f"{each.view}: {each.entities:,} entities, {each.changed:,} rows changed" for each in done]
+    return Outcome(holds=True, facts={"views": [asdict(each) for each in done]}, lines=lines)
+
+
+def _status(arguments: Namespace, _: Say) -> Outcome:
     from headway.adapters.redis_views import OnlineViews
     from headway.clock import SECOND_US, SystemClock, duration_us, format_us, to_us
     from headway.features.readiness import unready
     from headway.settings import Settings
 
     settings, domain = Settings(), _domain(arguments.domain)
+    views = domain.every_view
     store = OnlineViews(f"redis://{settings.online_store}", settings.feast_project)
     try:
-        states = store.states([view.online_name for view in domain.views])
+        states = store.states([view.online_name for view in views])
     finally:
         store.close()
-    now_us, reasons = to_us(SystemClock().now()), unready(domain.views, states)
+    now_us, reasons = to_us(SystemClock().now()), unready(views, states)
     facts, lines = [], []
-    for view in domain.views:
+    for view in views:
         watermark_us = states[view.online_name].watermark_us
         lag_s = None if watermark_us is None else (now_us - watermark_us) / SECOND_US
         stale = watermark_us is None or now_us - watermark_us > duration_us(view.max_lag)
@@ -129,7 +136,7 @@ def _status(arguments: Namespace) -> Outcome:
     return Outcome(holds=not reasons, facts={"views": facts}, lines=lines)
 
 
-def _applied(arguments: Namespace) -> Outcome:
+def _applied(arguments: Namespace, _: Say) -> Outcome:
     from headway.adapters.delta import Lake
     from headway.adapters.feast import feature_store, feature_store_config
     from headway.adapters.feast_registry import apply_views
@@ -151,7 +158,7 @@ def _applied(arguments: Namespace) -> Outcome:
     return Outcome(holds=not found.held, facts=facts, lines=lines)
 
 
-def _forgotten(arguments: Namespace) -> Outcome:
+def _forgotten(arguments: Namespace, _: Say) -> Outcome:
     from headway.adapters.delta import Lake
     from headway.adapters.kafka_publisher import KafkaPublisher
     from headway.adapters.kafka_reader import KafkaReader
@@ -166,7 +173,8 @@ def _forgotten(arguments: Namespace) -> Outcome:
     settings, domain = Settings(), _domain(arguments.domain)
     named, *parts = arguments.names
     keys = parse_entity(parts)
-    views = views_of(domain.views, named, keys)
+    known = domain.every_view
+    views = views_of(known, named, keys)
     check_stopped(settings, domain, what="forget", why="still knows the entity")
     reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
     publisher = KafkaPublisher(bootstrap=settings.kafka_bootstrap)
@@ -189,7 +197,7 @@ def _forgotten(arguments: Namespace) -> Outcome:
         f"{each.view}: {each.online_fields} online fields, {each.state_records} state records, {each.lake_rows} lake rows"
         for each in done
     ]
-    also = also_named_by(domain.views, keys)
+    also = also_named_by(known, keys)
     lines += [f"not touched, as their entity has more keys: {', '.join(also)}"] if also else []
     still = remaining(views)
     lines += ["still there:", *(f"  {each}" for each in still)]
@@ -212,3 +220,14 @@ def _domain(name: str | None) -> "Domain":
     from domains.catalogue import all_domains, find_domain
 
     return next(iter(all_domains().values())) if name is None else find_domain(name)
+
+
+_ACTIONS: Mapping[str, Run] = {
+    "catalogue": _catalogue,
+    "lock": _lock,
+    "bootstrap": _bootstrapped,
+    "refresh": _refreshed,
+    "status": _status,
+    "apply": _applied,
+    "forget": _forgotten,
+}

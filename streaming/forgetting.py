@@ -21,6 +21,7 @@ from headway.errors import InputRejected, TransientFailure
 from headway.features.changelog import changelog_table
 from headway.features.definitions import FeatureView
 from headway.features.state import EverKey, TileKey, parse_key
+from headway.features.static import StaticView
 from headway.features.tiles import Key
 from headway.features.wire import partition_key, row_key
 from headway.lake import INSTANT, LakeTable
@@ -36,6 +37,7 @@ from headway.topics import (
 )
 
 ALL = "all"
+View = FeatureView | StaticView
 _DAY_MS = 24 * 60 * 60 * 1000
 FORGOTTEN = LakeTable(
     name="forgotten",
@@ -100,7 +102,7 @@ def parse_entity(given: Sequence[str]) -> dict[str, str]:
     return keys
 
 
-def views_of(views: Sequence[FeatureView], named: str, keys: Mapping[str, str]) -> list[FeatureView]:
+def views_of(views: Sequence[View], named: str, keys: Mapping[str, str]) -> list[View]:
     """Return the views that hold an entity with exactly these keys: one by name, or all.
 
     Raises:
@@ -113,13 +115,13 @@ def views_of(views: Sequence[FeatureView], named: str, keys: Mapping[str, str]) 
     return chosen
 
 
-def also_named_by(views: Sequence[FeatureView], keys: Mapping[str, str]) -> list[str]:
+def also_named_by(views: Sequence[View], keys: Mapping[str, str]) -> list[str]:
     """Return views whose entity has these keys and more: each such entity has to be named in full."""
     return [view.qualified for view in views if set(view.keys) > set(keys)]
 
 
 def forget_entity(
-    views: Sequence[FeatureView], keys: Mapping[str, str], stores: Stores, *, reason: str, by: str, at_us: int
+    views: Sequence[View], keys: Mapping[str, str], stores: Stores, *, reason: str, by: str, at_us: int
 ) -> list[Forgotten]:
     """Remove an entity from views and record it; repeating it removes nothing and records that.
 
@@ -130,7 +132,8 @@ def forget_entity(
     if not reason.strip():
         raise InputRejected("features forget, reason: got none, wanted the reason; it is recorded")
     for view in views:
-        _check_nothing_waits(view, _ordered(view, keys), stores)
+        if isinstance(view, FeatureView):
+            _check_nothing_waits(view, _ordered(view, keys), stores)
     stores.lake.create(FORGOTTEN)
     done = []
     for view in views:
@@ -140,10 +143,11 @@ def forget_entity(
     return done
 
 
-def remaining(views: Sequence[FeatureView]) -> list[str]:
+def remaining(views: Sequence[View]) -> list[str]:
     """Say where a forgotten entity still is, and for how long."""
-    names = [view.qualified for view in views]
-    table = {t.name: t for t in topic_table(views=names, products=[], replication_factor=1, min_insync_replicas=1)}
+    streamed = [view.qualified for view in views if isinstance(view, FeatureView)]
+    loaded = [view.qualified for view in views if isinstance(view, StaticView)]
+    table = {t.name: t for t in topic_table(views=streamed, products=[], replication_factor=1, min_insync_replicas=1)}
 
     def days(topic: str) -> int:
         return int(table[topic].config["retention.ms"]) // _DAY_MS
@@ -151,22 +155,24 @@ def remaining(views: Sequence[FeatureView]) -> list[str]:
     return [
         f"its events: topics events.* for {days(EVENTS_ENRICHED)} days, {FEATURES_INPUT} for {days(FEATURES_INPUT)} days",
         "its events: the lake's table events and the search index, for good",
-        f"its changelog rows: topics features.<view> for {days(features_topic(names[0]))} days",
+        *(f"its changelog rows: topic {name} for {days(name)} days" for name in map(features_topic, streamed)),
         "its state records: until the log compacts state.<view>",
         "older versions of the lake's tables: until `headway lake compact --keep-days 7` a week from now",
         "the online store's append-only file: until the server rewrites it",
         "predictions that were made with it: the lake's tables predictions.<product>",
+        *(f"its row in the warehouse: the next load of {name} brings it back" for name in loaded),
         "an event, bootstrap or backfill that names it computes it anew: delete its events first",
     ]
 
 
-def entity_digest(view: FeatureView, keys: Mapping[str, str]) -> str:
+def entity_digest(view: View, keys: Mapping[str, str]) -> str:
     """Return what the record names the entity by. Whoever knows the entity can find it; the record does not tell it."""
     return hashlib.sha256(json.dumps({key: keys[key] for key in view.keys}, sort_keys=True).encode()).hexdigest()
 
 
-def _forget(view: FeatureView, keys: Mapping[str, str], stores: Stores) -> Forgotten:
-    state = _state_tombstones(view, _ordered(view, keys), stores.log)
+def _forget(view: View, keys: Mapping[str, str], stores: Stores) -> Forgotten:
+    # A static view has no windows: it is loaded, not streamed.
+    state = _state_tombstones(view, _ordered(view, keys), stores.log) if isinstance(view, FeatureView) else []
     stores.publisher.publish(state)
     fields = stores.online.forget(view.online_name, keys, tuple(view.columns))
     table = changelog_table(view).name
@@ -215,7 +221,7 @@ def _partition(view: FeatureView, key: Key) -> int:
     return partition_of(partition_key(view.qualified, key), PARTITIONS)
 
 
-def _ordered(view: FeatureView, keys: Mapping[str, str]) -> Key:
+def _ordered(view: View, keys: Mapping[str, str]) -> Key:
     return tuple(keys[name] for name in view.keys)
 
 

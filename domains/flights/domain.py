@@ -5,6 +5,7 @@ import importlib
 from domains.flights.contracts import CONTRACTS
 from domains.flights.planted import PaddingRemoved
 from domains.flights.reference import ENRICHMENT, ENRICHMENT_INPUTS, load_reference
+from domains.flights.statics import STATICS
 from domains.flights.views import VIEWS
 from headway.contracts import Domain, History
 
@@ -25,6 +26,7 @@ DOMAIN = Domain(
     enrichment=ENRICHMENT,
     enrichment_inputs=ENRICHMENT_INPUTS,
     views=VIEWS,
+    statics=STATICS,
     load_reference=load_reference,
     load_history=_load_history,
     planted_change=lambda from_us: PaddingRemoved(from_us=from_us, carriers=PLANTED_CARRIERS),

@@ -13,6 +13,7 @@ from headway.adapters.feast import LakeTable
 from headway.contracts import Domain
 from headway.features.changelog import changelog_table
 from headway.features.definitions import FeatureView
+from headway.features.static import StaticView
 from headway.product import Product
 
 
@@ -25,7 +26,7 @@ class Registration:
         services: Feast's references ``<view>:<feature>``, in the order of the product's vector.
     """
 
-    views: tuple[FeatureView, ...]
+    views: tuple[FeatureView | StaticView, ...]
     tables: Mapping[str, LakeTable]
     services: Mapping[str, tuple[str, ...]]
     held: Mapping[str, str]
@@ -33,8 +34,8 @@ class Registration:
 
 def register(domain: Domain, products: Iterable[Product], lake: Lake) -> Registration:
     """Return what may be registered now."""
-    held = {view.qualified: why for view in domain.views if (why := _not_backfilled(view, lake)) is not None}
-    views = tuple(view for view in domain.views if view.qualified not in held)
+    held = {view.qualified: why for view in domain.every_view if (why := _not_backfilled(view, lake)) is not None}
+    views = tuple(view for view in domain.every_view if view.qualified not in held)
     services = {}
     for product in sorted(products, key=lambda product: product.name):
         lacking = [use.view for use in product.views if use.view in held]
@@ -53,11 +54,13 @@ def service_of(product: Product) -> tuple[str, ...]:
     )
 
 
-def _table(view: FeatureView) -> str:
+def _table(view: FeatureView | StaticView) -> str:
     return changelog_table(view).name
 
 
-def _not_backfilled(view: FeatureView, lake: Lake) -> str | None:
+def _not_backfilled(view: FeatureView | StaticView, lake: Lake) -> str | None:
     if lake.exists(_table(view)) and lake.files(_table(view)):
         return None
+    if isinstance(view, StaticView):
+        return "has no rows in the lake: load it first (headway features refresh)"
     return f"has no rows in the lake: backfill it first (asset features/{view.qualified})"

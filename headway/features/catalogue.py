@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from headway.contracts import Domain
 from headway.features.definitions import Aggregate, FeatureView, short_duration
+from headway.features.static import StaticView
 from headway.meanings import Meaning
 from headway.product import Product
 
@@ -29,7 +30,8 @@ Made from the definitions by `headway features catalogue --markdown`; do not edi
 
 A value as of T covers events with `start < event time <= T`, where `start` is T - window, rounded down to the hop. An empty
 window gives count 0 and nulls. *Stale* says how far a view's watermark may be behind before an answer says so; *late* says
-how late an event may come and still correct what was computed.
+how late an event may come and still correct what was computed. A view from the warehouse says what was true at T, as of the
+last load before it.
 """
 
 
@@ -46,7 +48,13 @@ class FeatureEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewEntry:
-    """One view version. ``used_by`` maps a product, which is a feature service too, to the features it takes."""
+    """One view version.
+
+    Attributes:
+        source: event type; for a static view, the warehouse.
+        hop, lateness: None for a static view.
+        used_by: maps a product, which is a feature service too, to the features it takes.
+    """
 
     view: str
     domain: str
@@ -55,9 +63,9 @@ class ViewEntry:
     description: str
     owner: str
     hash: str
-    hop: str
+    hop: str | None
     stale_after: str
-    lateness: str
+    lateness: str | None
     features: tuple[FeatureEntry, ...]
     used_by: Mapping[str, tuple[str, ...]]
 
@@ -85,7 +93,14 @@ def catalogue(domains: Iterable[Domain], products: Iterable[Product]) -> Catalog
     """Return the catalogue, views in the order their domains declare them, products by name."""
     known = sorted(products, key=lambda product: product.name)
     return Catalogue(
-        views=tuple(_view(domain, view, known) for domain in domains for view in domain.views),
+        views=tuple(
+            entry
+            for domain in domains
+            for entry in (
+                *(_view(domain, view, known) for view in domain.views),
+                *(_static(domain, view) for view in domain.statics),
+            )
+        ),
         requests=tuple(entry for product in known for entry in _requests(product)),
     )
 
@@ -102,16 +117,16 @@ def markdown(found: Catalogue) -> str:
         )
         for each in found.views
     ]
-    parts = [_HEAD, _table(("view", "entity", "source event", "owner", "used by"), overview)]
+    parts = [_HEAD, _table(("view", "entity", "source", "owner", "used by"), overview)]
     for view in found.views:
         facts = [
             ("entity", _code(view.entity)),
-            ("source event", f"`{view.source}` of domain `{view.domain}`"),
+            ("source", f"`{view.source}` of domain `{view.domain}`"),
             ("owner", view.owner),
             ("hash", f"`{view.hash}`"),
-            ("hop", view.hop),
+            *((("hop", view.hop),) if view.hop else ()),
             ("stale after", view.stale_after),
-            ("late by at most", view.lateness),
+            *((("late by at most", view.lateness),) if view.lateness else ()),
             ("feature services", "; ".join(_usage(view, product) for product in view.used_by) or "none"),
         ]
         features = [(f"`{each.name}`", each.dtype, each.unit or "", each.meaning) for each in view.features]
@@ -149,6 +164,33 @@ def _view(domain: Domain, view: FeatureView, products: Iterable[Product]) -> Vie
         lateness=short_duration(view.lateness) if view.lateness else "0",
         features=tuple(_feature(view, aggregate, meanings) for aggregate in view.aggregates),
         used_by={p.name: use.features for p in using for use in p.views if use.view == view.qualified},
+    )
+
+
+def _static(domain: Domain, view: StaticView) -> ViewEntry:
+    features = (
+        FeatureEntry(
+            name=name,
+            dtype=dtype,
+            unit=view.meanings[name].unit,
+            meaning=view.meanings[name].description or "",
+            window=None,
+        )
+        for name, dtype in view.columns.items()
+    )
+    return ViewEntry(
+        view=view.qualified,
+        domain=domain.name,
+        entity=view.keys,
+        source="warehouse",
+        description=view.description,
+        owner=view.owner,
+        hash=view.digest,
+        hop=None,
+        stale_after=short_duration(view.max_lag),
+        lateness=None,
+        features=tuple(features),
+        used_by={},  # products name streamed views only; Feast serves these to whoever asks
     )
 
 

@@ -4,12 +4,15 @@ Feast reads it as it is: ``event_timestamp`` is its time, ``created_timestamp`` 
 that its join takes the last of equal instants (SEMANTICS S4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import polars as pl
 
 from headway.clock import from_us
-from headway.features.definitions import FeatureView
+from headway.errors import ContractViolation
+from headway.features.definitions import Dtype, FeatureView
+from headway.features.wellformed import RESERVED
 from headway.features.wire import decode_row
 from headway.lake import INSTANT, LakeTable, as_table
 from headway.ports import Message
@@ -18,9 +21,31 @@ from headway.ticks import is_watermark
 _DTYPES = {"int64": pl.Int64(), "float64": pl.Float64()}
 
 
-def changelog_table(view: FeatureView) -> LakeTable:
-    """Return the table of a view: keys, instants, revision, one column per feature, and where the row came from."""
+class Columned(Protocol):
+    """A view as a table sees it, whatever computes its rows."""
+
+    @property
+    def qualified(self) -> str:
+        """Name with version."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What names the entity."""
+
+    @property
+    def columns(self) -> Mapping[str, Dtype]:
+        """Features and their types."""
+
+
+def changelog_table(view: Columned) -> LakeTable:
+    """Return the table of a view: keys, instants, revision, one column per feature, and where the row came from.
+
+    Raises:
+        ContractViolation: a feature has the name of a key or of another column of the table.
+    """
     features = {name: _DTYPES[dtype] for name, dtype in view.columns.items()}
+    if taken := sorted(features.keys() & {*view.keys, *RESERVED}):
+        raise ContractViolation(f"view {view.qualified}, columns: got {taken}, wanted names that its table has not yet")
     return LakeTable(
         name=f"features.{view.qualified}",
         columns={

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from headway.features.definitions import FeatureView
+from headway.features.static import StaticView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class ViewState:
 NEVER_SEEN = ViewState(watermark_us=None, bootstrapped_us=None, digest=None)
 
 
-def unready(views: Iterable[FeatureView], states: Mapping[str, ViewState]) -> dict[str, str]:
+def unready(views: Iterable[FeatureView | StaticView], states: Mapping[str, ViewState]) -> dict[str, str]:
     """Return why views may not serve yet, by qualified name; empty when all may.
 
     Args:
@@ -39,14 +40,14 @@ def unready(views: Iterable[FeatureView], states: Mapping[str, ViewState]) -> di
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def _reason(view: FeatureView, state: ViewState) -> str | None:
+def _reason(view: FeatureView | StaticView, state: ViewState) -> str | None:
+    mend = f"headway features bootstrap --view {view.qualified} --until INSTANT"
+    if isinstance(view, StaticView):
+        mend = "headway features refresh"
     if state.bootstrapped_us is None:
-        return f"was never backfilled: headway features bootstrap --view {view.qualified} --until INSTANT"
+        return f"was never backfilled: {mend}"
     if state.digest != view.digest:
-        return (
-            f"was backfilled as {state.digest}, wanted {view.digest}: headway features bootstrap "
-            f"--view {view.qualified} --until INSTANT"
-        )
+        return f"was backfilled as {state.digest}, wanted {view.digest}: {mend}"
     if state.watermark_us is None:
         return "is backfilled and has no watermark: not every partition has reported; is the feature job running?"
     return None

@@ -79,6 +79,13 @@ def check_dtypes(where: str, field: str, dtypes: Mapping[str, object], *, allowe
             raise refuse(where, f"{field}[{name!r}]", got=dtype, wanted=f"one of {allowed}")
 
 
+def check_minutes(where: str, field: str, duration: object) -> None:
+    """Refuse what names and ticks cannot say."""
+    if not isinstance(duration, timedelta) or duration < _MINUTE or duration % _MINUTE:
+        got = str(duration) if isinstance(duration, timedelta) else duration
+        raise refuse(where, field, got=got, wanted="whole minutes, one or more")
+
+
 def check_aggregate(aggregate: "Aggregate", *, functions: tuple[str, ...]) -> None:
     """Refuse an aggregate without one meaning."""
     if aggregate.function not in functions:
@@ -101,7 +108,7 @@ def check_aggregate(aggregate: "Aggregate", *, functions: tuple[str, ...]) -> No
         if aggregate.window is not None:
             raise refuse(where, "window", got=aggregate.window, wanted="None: last_ever has no window; `last` has one")
         return
-    _check_minutes(where, "window", aggregate.window)
+    check_minutes(where, "window", aggregate.window)
 
 
 def check_view(view: "FeatureView", *, dtypes: tuple[str, ...]) -> None:
@@ -117,10 +124,10 @@ def check_view(view: "FeatureView", *, dtypes: tuple[str, ...]) -> None:
         raise refuse(
             where, "fields", got=both, wanted="fields that are no keys: a key names the entity, all its events share it"
         )
-    _check_minutes(where, "hop", view.hop)
+    check_minutes(where, "hop", view.hop)
     if view.lateness != timedelta(0):  # 0 corrects nothing (S6)
-        _check_minutes(where, "lateness", view.lateness)
-    _check_minutes(where, "max_lag", view.max_lag)
+        check_minutes(where, "lateness", view.lateness)
+    check_minutes(where, "max_lag", view.max_lag)
     if view.max_lag < view.hop:
         raise refuse(
             where,
@@ -156,9 +163,3 @@ def _check_in_view(where: str, view: "FeatureView", aggregate: "Aggregate") -> N
         )
     if aggregate.window is not None and aggregate.window % view.hop:
         raise refuse(where, "window", got=str(aggregate.window), wanted=f"a multiple of the hop {view.hop} (S1)")
-
-
-def _check_minutes(where: str, field: str, duration: object) -> None:
-    if not isinstance(duration, timedelta) or duration < _MINUTE or duration % _MINUTE:
-        got = str(duration) if isinstance(duration, timedelta) else duration
-        raise refuse(where, field, got=got, wanted="whole minutes, one or more")

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pytest
 
 from domains.flights.domain import DOMAIN
+from domains.flights.statics import AIRCRAFT
 from headway.adapters.delta import Lake
 from headway.adapters.feast import FeastConfig, feature_store, feature_store_config, historical, write_feature_repo
 from headway.adapters.feast_registry import DIGEST_TAG, apply_views
 from headway.adapters.feast_services import Registration, register, service_of
+from headway.adapters.memory_online import MemoryOnlineStore
 from headway.adapters.redis_online import OnlineRow, OnlineWriter
 from headway.clock import DAY_US, parse_instant_us
 from headway.errors import ContractViolation, PermanentFailure
@@ -21,6 +23,7 @@ from headway.features.changelog import backfilled_rows, changelog_table
 from headway.features.offline import changelog
 from headway.settings import Settings
 from products.flight_delay.product import PRODUCT
+from streaming.refreshing import refresh_static
 from tests.valkey_world import running_valkey
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ KEYS = [
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    """Two days of January, backfilled."""
+    """Two days of January, backfilled, and the aircraft as of the second: one of them has changed since the first."""
     made = Lake(tmp_path_factory.mktemp("lake"))
     assert DOMAIN.load_history is not None
     events = DOMAIN.load_history().events_between(NOON_US - 2 * DAY_US, NOON_US + DAY_US // 4)
@@ -47,6 +50,10 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         made.create(changelog_table(view))
         rows = changelog(events, view, start_us=NOON_US - DAY_US, until_us=NOON_US)
         made.append(changelog_table(view).name, backfilled_rows(view, rows))
+    store, older = MemoryOnlineStore(), AIRCRAFT.load().filter(pl.col("tail") != "N516JB")
+    refitted = older.with_columns(seats=pl.when(pl.col("tail") == "N14228").then(1).otherwise("seats"))
+    for at_us, load in ((NOON_US - DAY_US, lambda: refitted), (NOON_US, AIRCRAFT.load)):
+        refresh_static(replace(AIRCRAFT, load=load), lake=made, online=store, marks=store, at_us=at_us)
     return made
 
 
@@ -103,10 +110,10 @@ def test_both_registries_say_what_the_definitions_say(stores: "dict[str, Feature
 
     assert told(stores["sql"]) == said
     assert [(name, owner, digest) for name, owner, _, digest, _ in said["views"]] == sorted(
-        (view.online_name, view.owner, view.digest) for view in DOMAIN.views
+        (view.online_name, view.owner, view.digest) for view in DOMAIN.every_view
     )
     assert [name for name, _ in said["entities"]] == ["carrier", "dest", "origin", "tail"]
-    assert len(said["sources"]) == len(DOMAIN.views)
+    assert len(said["sources"]) == len(DOMAIN.every_view)
 
 
 def test_a_products_service_is_exactly_what_it_takes_in_the_order_of_its_vector(
@@ -130,6 +137,28 @@ def test_both_registries_give_equal_training_rows(stores: "dict[str, FeatureStor
     counts: pa.ChunkedArray = by_file["origin_delay_v1__count_3h"]
     assert counts.null_count == 0
     assert counts.to_pylist()[0] > 0
+
+
+def test_a_slow_dimension_is_what_it_was_at_each_instant(stores: "dict[str, FeatureStore]") -> None:
+    """Joined as of now, a model of the past would learn from what nobody knew then."""
+    instants = [NOON_US - DAY_US - 1, NOON_US - DAY_US, NOON_US - 1, NOON_US, NOON_US + 30 * DAY_US]
+    asked = pl.DataFrame(
+        {
+            "tail": [tail for tail in ("N14228", "N516JB") for _ in instants],
+            "event_timestamp": instants * 2,
+        },
+        schema_overrides={"event_timestamp": pl.Datetime("us", "UTC")},
+    ).to_pandas()
+
+    found = (
+        stores["file"]
+        .get_historical_features(entity_df=asked, features=["aircraft_v1:seats"])
+        .to_arrow()
+        .column("seats")
+        .to_pylist()
+    )
+
+    assert found == [None, 1, 1, 149, 149, None, None, None, 200, 200]
 
 
 def test_both_registries_give_equal_online_rows(stores: "dict[str, FeatureStore]", redis_url: str) -> None:
@@ -159,7 +188,7 @@ def test_another_meaning_of_a_registered_version_is_refused(
     stores: "dict[str, FeatureStore]", registration: Registration, kind: str
 ) -> None:
     """Two checkouts that share a registry: the second must not quietly redefine what models of the first read."""
-    view = registration.views[0]
+    view = DOMAIN.views[0]
     edited = replace(view, lateness=view.lateness * 2)
     before = told(stores[kind])
 
@@ -185,7 +214,7 @@ def test_a_version_that_was_not_backfilled_is_held_with_the_services_that_need_i
 
     found = register(later, [PRODUCT, product], lake)
 
-    assert [each.qualified for each in found.views] == [each.qualified for each in DOMAIN.views]
+    assert [each.qualified for each in found.views] == [each.qualified for each in DOMAIN.every_view]
     assert list(found.services) == [PRODUCT.name]
     assert found.held["origin_delay.v2"].startswith("has no rows in the lake")
     assert found.held["flight_delay_next"] == "needs origin_delay.v2"

@@ -19,7 +19,9 @@ NEXT = replace(EDITED, version=2)
 
 def test_every_committed_view_is_in_its_domains_lock() -> None:
     for domain in all_domains().values():
-        assert {view.qualified: view.digest for view in domain.views}.items() <= read_lock(lock_path(domain)).items()
+        assert {view.qualified: view.digest for view in domain.every_view}.items() <= read_lock(
+            lock_path(domain)
+        ).items()
 
 
 def test_an_edited_version_is_refused_and_told_to_become_the_next() -> None:
@@ -38,7 +40,7 @@ def test_definitions_load_only_while_they_are_what_was_written_down(
     """Both ways in: a job asks for the domain, a replica for the product."""
     path = tmp_path / "views.lock"
     monkeypatch.setattr(catalogue, "lock_path", lambda _: path)
-    write_lock(path, extended(DOMAIN.views, {}, where="views.lock"))
+    write_lock(path, extended(DOMAIN.every_view, {}, where="views.lock"))
     all_domains()
     all_products()
 

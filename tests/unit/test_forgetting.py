@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from prometheus_client import CollectorRegistry
 
+from domains.flights.statics import AIRCRAFT
 from headway.adapters.delta import Lake
 from headway.adapters.memory import MemoryPublisher
 from headway.adapters.memory_online import MemoryOnlineStore
@@ -32,6 +33,7 @@ from streaming.forgetting import (
     views_of,
 )
 from streaming.freshness import ViewFreshness
+from streaming.refreshing import refresh_static
 from streaming.sinks.online import OnlineSink
 from tests.streaming_world import DELAY, DOMAIN, World, departed, instant
 
@@ -214,5 +216,17 @@ def test_what_remains_is_told_with_how_long() -> None:
     told = remaining([DELAY])
 
     assert any("events.* for 7 days, features.input for 3 days" in line for line in told)
-    assert any("topics features.<view> for 7 days" in line for line in told)
+    assert "its changelog rows: topic features.delay.v1 for 7 days" in told
     assert told[-1].startswith("an event, bootstrap or backfill that names it computes it anew")
+
+
+def test_a_static_view_is_forgotten_too_until_its_next_load(plane: Plane) -> None:
+    rows = pl.DataFrame({"tail": ["A", "B"], "built_year": [1999, 2001], "seats": [149, 20]})
+    view = replace(AIRCRAFT, load=lambda: rows)
+    refresh_static(view, lake=plane.lake, online=plane.online, marks=plane.online, at_us=instant("10:00"))
+
+    [done] = forget_entity([view], {"tail": "A"}, plane.stores, reason="asked to", by="tests", at_us=instant("11:00"))
+
+    assert (done.state_records, done.online_fields, done.lake_rows) == (0, 4, 1)
+    assert plane.lake.read(changelog_table(view).name)["tail"].to_list() == ["B"]
+    assert "its row in the warehouse: the next load of aircraft.v1 brings it back" in remaining([view])
