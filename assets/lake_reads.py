@@ -54,10 +54,18 @@ def events_behind(lake: Lake, product: Product, predictions: pl.DataFrame) -> pl
 def changelog_values(
     lake: Lake, views: Iterable[FeatureView], window: Window, *, versions: Mapping[str, int] | None = None
 ) -> ValuesAt:
-    """Return a reader of view values as of instants inside the window."""
+    """Return a reader of view values as of instants inside the window.
+
+    Raises:
+        ContractViolation: a view version was never backfilled; all its values would be null, and nothing would say so.
+    """
     tables = {}
     for view in views:
         table = f"features.{view.qualified}"
+        if not lake.files(table):
+            raise ContractViolation(
+                f"lake table {table}: is empty; materialise the asset features/{view.online_name} first"
+            )
         # The newest row before the window may be as old as the widest aggregate; older ones say what no row says.
         reach_us = view.max_window_us + view.hop_us + DAY_US
         wide = Window(from_us=window.from_us - reach_us, until_us=window.until_us)

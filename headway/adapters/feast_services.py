@@ -63,4 +63,4 @@ def _not_backfilled(view: FeatureView | StaticView, lake: Lake) -> str | None:
         return None
     if isinstance(view, StaticView):
         return "has no rows in the lake: load it first (headway features refresh)"
-    return f"has no rows in the lake: backfill it first (asset features/{view.qualified})"
+    return f"has no rows in the lake: backfill it first (asset features/{view.online_name})"

@@ -10,10 +10,13 @@ import pytest
 
 from assets.domain import domain_assets
 from assets.intervals import Months
+from assets.lake_reads import changelog_values
 from assets.names import LAKE_EVENTS, features_key
 from domains.flights.domain import DOMAIN
+from headway.adapters.delta import Lake
 from headway.clock import to_us
 from headway.drift import Window
+from headway.errors import ContractViolation
 from headway.features.changelog import changelog_table
 from headway.features.offline import changelog
 from tests.assets_world import World
@@ -141,3 +144,13 @@ def test_months_of_a_window_leave_out_its_end() -> None:
     window = Window(from_us=to_us(datetime(2013, 1, 31, tzinfo=UTC)), until_us=to_us(datetime(2013, 3, 1, tzinfo=UTC)))
 
     assert Months.of(window) == Months("2013-01", "2013-02")
+
+
+def test_a_view_that_was_never_backfilled_is_not_read_as_nulls(tmp_path: Path) -> None:
+    """The loader makes every table when it starts: a model would learn from columns in which nothing is known."""
+    lake = Lake(tmp_path)
+    lake.create(changelog_table(VIEW))
+    window = Window(from_us=0, until_us=1)
+
+    with pytest.raises(ContractViolation, match=r"features\.origin_delay\.v1: is empty; materialise .*origin_delay_v1"):
+        changelog_values(lake, [VIEW], window)
