@@ -1,6 +1,5 @@
 """A real Valkey for tests that need one to themselves."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from headway.local.valkey import valkey_command, valkey_ready
+from tests.free_ports import free_port
 
 _START_TIMEOUT_S = 30.0
 
@@ -15,9 +15,7 @@ _START_TIMEOUT_S = 30.0
 @contextmanager
 def running_valkey(folder: Path) -> Iterator[str]:
     """Run a server on a free port until the body ends, and give its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     server = subprocess.Popen(valkey_command(folder, port), stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + _START_TIMEOUT_S

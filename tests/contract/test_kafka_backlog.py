@@ -5,12 +5,12 @@ from uuid import uuid4
 
 import pytest
 
-from headway.adapters.kafka_backlog import GroupBacklog, read_backlogs
+from headway.adapters.kafka_backlog import GroupBacklog, committed_offsets, read_backlogs
 from headway.adapters.kafka_log import KafkaEventLog
 from headway.adapters.kafka_publisher import KafkaPublisher
 from headway.adapters.kafka_topics import admin_client, apply_topics
 from headway.errors import TransientFailure
-from headway.ports import Record
+from headway.ports import Record, TopicPartition, next_offsets
 from tests.contract.conftest import RealBroker, plain_topic
 from tests.free_ports import free_port
 
@@ -48,6 +48,10 @@ def test_a_backlog_is_what_a_group_has_not_committed_over_all_its_topics(shared_
         "never-committed": GroupBacklog(written=50, done=0, places=4, partitions=4),
         "nothing": GroupBacklog(written=0, done=0, places=0, partitions=0),
     }
+    places = [TopicPartition(topic, number) for topic in topics for number in range(4)]
+    assert committed_offsets(admin, group, topics) == {place: next_offsets(batch).get(place, 0) for place in places}
+    assert committed_offsets(admin, "never-committed", topics[:1]) == dict.fromkeys(places[:4], 0)
+    assert committed_offsets(admin, "nothing", ["no.such.topic"]) == {}
 
 
 def test_brokers_that_do_not_answer_are_a_passing_failure() -> None:
@@ -55,6 +59,8 @@ def test_brokers_that_do_not_answer_are_a_passing_failure() -> None:
 
     with pytest.raises(TransientFailure, match="backlog could not be read"):
         read_backlogs(admin_client(f"127.0.0.1:{port}"), {"g": ["t"]})
+    with pytest.raises(TransientFailure, match="offsets of g could not be read"):
+        committed_offsets(admin_client(f"127.0.0.1:{port}"), "g", ["t"])
 
 
 def test_partition_p_of_every_topic_goes_to_one_member_and_a_fifth_gets_none(shared_broker: RealBroker) -> None:
