@@ -98,7 +98,8 @@ class ReleaseSteps:
             states = self.view_states([view.online_name for view in views])
         except TransientFailure:
             return
-        except PermanentFailure as error:
+        except (ContractViolation, PermanentFailure) as error:
+            # Neither is the model's fault, and both would be a veto on it.
             raise ViewsNotReady(f"{product}: its views could not be judged: {error}") from error
         if reasons := unready(views, states):
             raise ViewsNotReady(f"{product}: {'; '.join(f'view {name} {why}' for name, why in reasons.items())}")

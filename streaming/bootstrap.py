@@ -15,6 +15,7 @@ from headway.adapters.redis_online import OnlineRow, WriteCounts
 from headway.clock import to_us
 from headway.features.definitions import FeatureView
 from headway.features.offline import bootstrap_history, last_rows
+from headway.features.state import META_KEY, decode_task
 from headway.features.tiles import Key
 from headway.features.windows import HistoryEvent, ViewTask
 from headway.features.wire import partition_key
@@ -29,6 +30,13 @@ class Bootstrapped:
     view: str
     state_records: int
     online_rows: int
+
+
+def began_from_nothing(view: FeatureView, restore: Callable[[str, int], Iterable[Message]]) -> bool:
+    """Whether the job has state of the view that no bootstrap wrote."""
+    records = (record for partition in range(PARTITIONS) for record in restore(state_topic(view.qualified), partition))
+    tasks = (decode_task(record.value) for record in records if record.key == META_KEY and record.value is not None)
+    return any(task.bootstrap_us is None for task in tasks)
 
 
 class Rows(Protocol):
@@ -66,7 +74,7 @@ def bootstrap_view(
     Args:
         view: the view.
         events: lake events, all that windows and lateness before ``until_us`` can reach.
-        until_us: T0, a multiple of the view's hop.
+        until_us: T0; `streaming.cut` says which instants may be one.
         restore: reads a compacted topic's partition; what is there and not part of the new state is deleted.
         publisher: writes the state topic.
         online: writes the online store.

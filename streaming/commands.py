@@ -1,4 +1,4 @@
-"""``headway replay``, and the bootstrap: history put into the plane from the command line."""
+"""``headway replay``: history put into the plane from the command line."""
 
 import asyncio
 from argparse import ArgumentParser, Namespace
@@ -10,7 +10,6 @@ from headway.commands import Outcome, Run, Say
 
 if TYPE_CHECKING:
     from headway.contracts import Domain, History, Transform
-    from headway.features.definitions import FeatureView
     from headway.product import Product
     from headway.settings import Settings
     from streaming.replay import Ask, ReplayReport
@@ -103,72 +102,6 @@ def asks_between(domain: "Domain", product: "Product", *, start_us: int, end_us:
             body.pop("as_of", None)
             asks.append(Ask(as_of_us=asked_us, body=body))
     return sorted(asks, key=lambda ask: ask.as_of_us)
-
-
-def bootstrap(
-    settings: "Settings", domain: "Domain", *, until_us: int, say: Say, views: "tuple[FeatureView, ...] | None" = None
-) -> list[dict[str, object]]:
-    """Bootstrap views of the domain from the lake, all of them unless some are given.
-
-    Raises:
-        PermanentFailure: the aggregating job runs, and would restore half a state.
-    """
-    from pathlib import Path
-
-    import polars as pl
-
-    from headway.adapters.delta import Lake
-    from headway.adapters.kafka_publisher import KafkaPublisher
-    from headway.adapters.kafka_reader import KafkaReader
-    from headway.adapters.redis_online import OnlineWriter
-    from headway.adapters.redis_views import OnlineViews
-    from headway.clock import from_us
-    from streaming.bootstrap import bootstrap_view
-
-    check_stopped(settings, domain, what="bootstrap", why="would restore half a state")
-    events = Lake(Path(settings.lake)).read("events", predicate=pl.col("time") <= pl.lit(from_us(until_us)))
-    reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
-    publisher = KafkaPublisher(bootstrap=settings.kafka_bootstrap)
-    store = OnlineWriter(f"redis://{settings.online_store}", settings.feast_project)
-    marks = OnlineViews(f"redis://{settings.online_store}", settings.feast_project)
-    try:
-        written = []
-        for view in domain.views if views is None else views:
-            done = bootstrap_view(
-                view,
-                events,
-                until_us=until_us,
-                restore=reader.read_compacted,
-                publisher=publisher,
-                online=store,
-                marks=marks,
-            )
-            say(f"{done.view}: {done.state_records} state records, {done.online_rows} online rows")
-            written.append(asdict(done))
-        return written
-    finally:
-        publisher.close()
-        reader.close()
-        store.close()
-        marks.close()
-
-
-def check_stopped(settings: "Settings", domain: "Domain", *, what: str, why: str) -> None:
-    """Refuse to go on while the aggregating job runs.
-
-    Raises:
-        PermanentFailure: it has members in its group; says how to stop it.
-    """
-    from headway.adapters.kafka_topics import admin_client, group_members
-    from headway.errors import PermanentFailure
-    from streaming.jobs import AGGREGATE, group_name
-
-    running = group_members(admin_client(settings.kafka_bootstrap), group_name(domain, AGGREGATE))
-    if running:
-        raise PermanentFailure(
-            f"features {what}: {AGGREGATE} runs ({running} members in its group) and {why}. Stop it first, "
-            f"here with `headway pause {AGGREGATE}`, and start it afterwards with `headway resume {AGGREGATE}`"
-        )
 
 
 def _chosen(domain: str | None, product: str | None) -> "tuple[Domain, Product | None]":

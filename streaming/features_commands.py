@@ -3,6 +3,7 @@
 catalogue  what features there are; --markdown gives the page docs/features/catalogue.md
 lock       write down the hash of view versions that are new
 bootstrap  give the feature job and the online store the past they never streamed (S11)
+refresh    load the static views, as the warehouse has them now
 status     watermark and lag of every view, and whether it may serve
 apply      register views, entities, sources and feature services with Feast
 forget     remove one entity from one view or all
@@ -16,12 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headway.commands import Outcome, Run, Say
-from streaming.commands import bootstrap, check_stopped
 
 if TYPE_CHECKING:
     from headway.contracts import Domain
-    from headway.ports import TopicPartition
-    from headway.settings import Settings
 
 
 def features_command(parser: ArgumentParser) -> Run:
@@ -30,17 +28,36 @@ def features_command(parser: ArgumentParser) -> Run:
     parser.add_argument("names", nargs="*", metavar="NAME", help="forget: a view or `all`, then the entity: origin=EWR")
     parser.add_argument("--domain", help="default: the only one there is")
     parser.add_argument("--markdown", action="store_true", help="catalogue: as the page of the documentation")
-    parser.add_argument("--until", metavar="INSTANT", help="bootstrap: RFC 3339; later events come by the stream")
     parser.add_argument(
-        "--view", action="append", default=[], metavar="VIEW", help="bootstrap: only these; default: all"
+        "--until",
+        metavar="INSTANT",
+        help="bootstrap: RFC 3339; later events come by the stream; default: the newest event or watermark there is",
+    )
+    parser.add_argument(
+        "--view",
+        action="append",
+        default=[],
+        metavar="VIEW",
+        help="bootstrap: only these, new beside old; default: all",
     )
     parser.add_argument("--reason", default="", metavar="TEXT", help="forget: why; it is recorded")
     parser.add_argument("--by", default=None, help="forget: who does this; default: the user of this machine")
 
     def run(arguments: Namespace, say: Say) -> Outcome:
+        _check_meant(arguments)
         return _ACTIONS[arguments.action](arguments, say)
 
     return run
+
+
+def _check_meant(arguments: Namespace) -> None:
+    """Refuse what an action would pass over: `bootstrap VIEW` without --view would bootstrap all of them."""
+    from headway.errors import InputRejected
+
+    for action, taken in _ONLY_FOR.items():
+        if unread := [name for name in taken if getattr(arguments, name) and action != arguments.action]:
+            told = ", ".join("NAME" if name == "names" else f"--{name}" for name in unread)
+            raise InputRejected(f"features {arguments.action}: got {told}, which only `features {action}` takes")
 
 
 def _catalogue(arguments: Namespace, _: Say) -> Outcome:
@@ -77,14 +94,12 @@ def _lock(_arguments: Namespace, _: Say) -> Outcome:
 
 def _bootstrapped(arguments: Namespace, say: Say) -> Outcome:
     from headway.clock import parse_instant_us
-    from headway.errors import InputRejected
     from headway.settings import Settings
+    from streaming.bootstrapping import bootstrap
 
-    if arguments.until is None:
-        raise InputRejected("features bootstrap, --until: got none, wanted an instant: what happened later is streamed")
     domain = _domain(arguments.domain)
     views = tuple(domain.view(name) for name in arguments.view) or None
-    until_us = parse_instant_us(arguments.until, field="--until")
+    until_us = arguments.until and parse_instant_us(arguments.until, field="--until")
     written = bootstrap(Settings(), domain, until_us=until_us, say=say, views=views)
     return Outcome(holds=True, facts={"views": written}, lines=[])
 
@@ -159,61 +174,15 @@ def _applied(arguments: Namespace, _: Say) -> Outcome:
 
 
 def _forgotten(arguments: Namespace, _: Say) -> Outcome:
-    from headway.adapters.delta import Lake
-    from headway.adapters.kafka_publisher import KafkaPublisher
-    from headway.adapters.kafka_reader import KafkaReader
-    from headway.adapters.redis_views import OnlineViews
-    from headway.clock import SystemClock, to_us
     from headway.errors import InputRejected
     from headway.settings import Settings
-    from streaming.forgetting import Stores, also_named_by, forget_entity, parse_entity, remaining, views_of
+    from streaming.forget_command import forget
 
     if len(arguments.names) < 2:
         raise InputRejected("features forget: wanted a view or `all`, then the entity, e.g. forget all tail=N14228")
-    settings, domain = Settings(), _domain(arguments.domain)
     named, *parts = arguments.names
-    keys = parse_entity(parts)
-    known = domain.every_view
-    views = views_of(known, named, keys)
-    check_stopped(settings, domain, what="forget", why="still knows the entity")
-    reader = KafkaReader(bootstrap=settings.kafka_bootstrap)
-    publisher = KafkaPublisher(bootstrap=settings.kafka_bootstrap)
-    online = OnlineViews(f"redis://{settings.online_store}", settings.feast_project)
-    stores = Stores(
-        log=reader,
-        applied=lambda topic: _applied_up_to(settings, domain, topic),
-        publisher=publisher,
-        online=online,
-        lake=Lake(Path(settings.lake)),
-    )
     by = arguments.by or getpass.getuser()
-    try:
-        done = forget_entity(views, keys, stores, reason=arguments.reason, by=by, at_us=to_us(SystemClock().now()))
-    finally:
-        publisher.close()
-        reader.close()
-        online.close()
-    lines = [
-        f"{each.view}: {each.online_fields} online fields, {each.state_records} state records, {each.lake_rows} lake rows"
-        for each in done
-    ]
-    also = also_named_by(known, keys)
-    lines += [f"not touched, as their entity has more keys: {', '.join(also)}"] if also else []
-    still = remaining(views)
-    lines += ["still there:", *(f"  {each}" for each in still)]
-    facts = {"forgotten": [asdict(each) for each in done], "not_touched": also, "still_there": still}
-    return Outcome(holds=True, facts=facts, lines=lines)
-
-
-def _applied_up_to(settings: "Settings", domain: "Domain", topic: str) -> "Mapping[TopicPartition, int]":
-    """Return up to where both writers have applied a changelog, per partition."""
-    from headway.adapters.kafka_backlog import committed_offsets
-    from headway.adapters.kafka_topics import admin_client
-    from streaming.jobs import CHANGELOG_WRITERS, group_name
-
-    admin = admin_client(settings.kafka_bootstrap)
-    each = [committed_offsets(admin, group_name(domain, job), [topic]) for job in CHANGELOG_WRITERS]
-    return {place: min(offsets[place] for offsets in each) for place in each[0]}
+    return forget(Settings(), _domain(arguments.domain), named, parts, reason=arguments.reason, by=by)
 
 
 def _domain(name: str | None) -> "Domain":
@@ -222,6 +191,11 @@ def _domain(name: str | None) -> "Domain":
     return next(iter(all_domains().values())) if name is None else find_domain(name)
 
 
+_ONLY_FOR: Mapping[str, tuple[str, ...]] = {
+    "catalogue": ("markdown",),
+    "bootstrap": ("until", "view"),
+    "forget": ("names", "reason", "by"),
+}
 _ACTIONS: Mapping[str, Run] = {
     "catalogue": _catalogue,
     "lock": _lock,

@@ -159,7 +159,7 @@ def remaining(views: Sequence[View]) -> list[str]:
         "its state records: until the log compacts state.<view>",
         "older versions of the lake's tables: until `headway lake compact --keep-days 7` a week from now",
         "the online store's append-only file: until the server rewrites it",
-        "predictions that were made with it: the lake's tables predictions.<product>",
+        "what was asked and learned with it: the lake's tables predictions.<product> and training.<product>, for good",
         *(f"its row in the warehouse: the next load of {name} brings it back" for name in loaded),
         "an event, bootstrap or backfill that names it computes it anew: delete its events first",
     ]

@@ -139,15 +139,15 @@ def _lake_topics(scope: Scope) -> list[str]:
     return [EVENTS_ENRICHED, EVENTS_RAW_LETTERS, EVENTS_ENRICHED_LETTERS, *_changelogs(scope), *logged]
 
 
-AGGREGATE = "features-aggregate"
+FAN_OUT, AGGREGATE, LAKE_LOADER = "features-fan-out", "features-aggregate", "lake-loader"
 # Who writes changelog rows where they are read: the online store and the lake.
-CHANGELOG_WRITERS = ("online-writer", "lake-loader")
+CHANGELOG_WRITERS = ("online-writer", LAKE_LOADER)
 JOBS: tuple[Job, ...] = (
     Job(name="enricher", topics=lambda _: [EVENTS_RAW], build=_enrich),
-    Job(name="features-fan-out", topics=lambda _: [EVENTS_ENRICHED], build=_fan_out),
+    Job(name=FAN_OUT, topics=lambda _: [EVENTS_ENRICHED], build=_fan_out),
     Job(name=AGGREGATE, topics=lambda _: [FEATURES_INPUT], build=_aggregate),
     Job(name="online-writer", topics=_changelogs, build=_online),
-    Job(name="lake-loader", topics=_lake_topics, build=_lake),
+    Job(name=LAKE_LOADER, topics=_lake_topics, build=_lake),
     Job(
         name="letters-watch",
         topics=lambda _: LETTER_TOPICS,

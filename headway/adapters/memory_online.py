@@ -1,6 +1,7 @@
 """The online store in memory: rows under the guard, watermarks, marks and forgetting, in one object for tests and desks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from headway.adapters.feast_layout import entity_key
 from headway.adapters.redis_online import OnlineAnswer, OnlineRequest, OnlineRow, WriteCounts
@@ -29,7 +30,9 @@ class MemoryOnlineStore:
             for place, row in newest.items()
             if place not in self._rows or _version(row) > _version(self._rows[place])
         }
-        self._rows |= applied
+        for place, row in applied.items():
+            known = self._rows[place].values if place in self._rows else {}
+            self._rows[place] = replace(row, values={**known, **row.values})
         return WriteCounts(applied=len(applied), superseded=len(rows) - len(applied))
 
     def write_watermarks(self, view: str, watermarks_ms: Mapping[int, int], partition_count: int) -> None:
@@ -70,8 +73,8 @@ class MemoryOnlineStore:
         """Nothing to release."""
 
     def _watermark_ms(self, view: str) -> int | None:
-        reported, wanted = self._reported.get(view, {}), self._partitions.get(view)
-        return min(reported.values()) if wanted is not None and len(reported) == wanted else None
+        reported, wanted = self._reported.get(view, {}), range(self._partitions.get(view, 0))
+        return min((reported[p] for p in wanted), default=None) if reported.keys() >= {*wanted} else None
 
     def _answer(self, request: OnlineRequest) -> OnlineAnswer:
         row = self._rows.get((request.view, entity_key(self._project, request.keys)))

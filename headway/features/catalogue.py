@@ -129,11 +129,13 @@ def markdown(found: Catalogue) -> str:
             *((("late by at most", view.lateness),) if view.lateness else ()),
             ("feature services", "; ".join(_usage(view, product) for product in view.used_by) or "none"),
         ]
-        features = [(f"`{each.name}`", each.dtype, each.unit or "", each.meaning) for each in view.features]
+        features = [
+            (f"`{each.name}`", each.dtype, each.unit or "", each.window or "", each.meaning) for each in view.features
+        ]
         parts += [
             f"## {view.view}\n\n{view.description}\n",
             _table(("", ""), facts),
-            _table(("feature", "type", "unit", "meaning"), features),
+            _table(("feature", "type", "unit", "window", "meaning"), features),
         ]
     for product in dict.fromkeys(each.product for each in found.requests):
         rows = [

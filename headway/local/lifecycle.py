@@ -312,4 +312,5 @@ def _process(facts: Message, name: str) -> dict[str, Any]:
 def _is_done(what: str, process: Message, former_pid: int | None) -> bool:
     if what == "pause":
         return bool(process["state"] == "paused")
-    return bool(process["state"] in ("ready", "done") and process["pid"] != former_pid)
+    # One that ends has no pid before nor after; the answer to the request said that it waits.
+    return bool(process["state"] == "done" or (process["state"] == "ready" and process["pid"] != former_pid))

@@ -31,7 +31,8 @@ from headway.settings import Settings
 from headway.topics import EVENTS_RAW
 from orchestration.demo.calendar import Stretch
 from streaming.accounts import open_stores, read_ledger
-from streaming.commands import asks_between, bootstrap, replay
+from streaming.bootstrapping import bootstrap
+from streaming.commands import asks_between, replay
 from streaming.jobs import AGGREGATE
 from streaming.replay import Ask, ReplayReport, prediction_request
 

@@ -65,7 +65,7 @@ class OnlineSink:
         for name, partitions in watermarks.items():
             self._writer.write_watermarks(name, partitions, PARTITIONS)
         if watermarks:
-            self._freshness.show(self._writer.read_watermarks_us(list(watermarks)))
+            self._freshness.show(self._writer.read_watermarks_us(self._freshness.names))
         written, self._buffer = self._buffer, []
         return Flushed(messages=written)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import pytest
@@ -153,6 +153,32 @@ def test_a_mark_does_not_disturb_watermarks(store: Store) -> None:
     store.writer.write_watermarks(ARRIVAL, {0: 1_000, 1: 8_000}, partition_count=2)
 
     assert store.read(ARRIVAL).watermark_ms == 8_000
+
+
+def test_a_row_is_applied_when_instant_and_revision_are_newer_and_else_is_not(store: Store) -> None:
+    """The store in memory stands for the real one in other tests: it must refuse what that refuses."""
+    newer = [row(ARRIVAL, revision=2), row(ARRIVAL, revision=1), row(ARRIVAL, at_us=NOON_US - 1, revision=9)]
+
+    assert store.writer.write(newer) == WriteCounts(applied=1, superseded=2)
+    assert store.writer.write([row(ARRIVAL, revision=2)]) == WriteCounts(applied=0, superseded=1)
+    assert store.writer.write([row(ARRIVAL, at_us=NOON_US + 1, revision=0)]) == WriteCounts(applied=1, superseded=0)
+
+
+def test_a_feature_that_is_left_out_keeps_its_value(store: Store) -> None:
+    store.writer.write([row(ARRIVAL)])
+    store.writer.write([replace(row(ARRIVAL, revision=2), values={"count": 4})])
+
+    assert store.read(ARRIVAL).values == (12, 4)
+
+
+@pytest.mark.parametrize(("count", "watermark_ms"), [(1, 5_000), (2, 5_000), (3, None)])
+def test_a_views_watermark_is_the_least_of_as_many_partitions_as_it_has(
+    store: Store, count: int, watermark_ms: int | None
+) -> None:
+    store.writer.write_watermarks(ARRIVAL, {0: 5_000, 1: 6_000}, partition_count=2)
+    store.writer.write_watermarks(ARRIVAL, {0: 4_000}, partition_count=count)
+
+    assert store.read(ARRIVAL).watermark_ms == watermark_ms
 
 
 @pytest.mark.integration

@@ -20,12 +20,13 @@ from headway.cli import main
 from headway.clock import HOUR_US, format_us, monotonic_s, parse_instant_us
 from headway.features.changelog import changelog_table
 from headway.local import lifecycle
+from headway.ports import TopicPartition
 from headway.settings import Settings
 from headway.topics import features_topic
 from orchestration.chaos.features import online_values
 from products.flight_delay.product import PRODUCT
 from streaming.commands import replay
-from streaming.features_commands import _applied_up_to
+from streaming.forget_command import applied_up_to
 from streaming.forgetting import FORGOTTEN
 from streaming.jobs import AGGREGATE
 from tests.free_ports import free_block
@@ -147,7 +148,9 @@ def wait_until_applied(settings: Settings) -> None:
         for view in DOMAIN.views:
             topic = features_topic(view.qualified)
             ends = {message.partition: message.offset for message in reader.read(topic)}
-            while any(_applied_up_to(settings, DOMAIN, topic)[(topic, p)] <= end for p, end in ends.items()):  # type: ignore[index]
+            while any(
+                applied_up_to(settings, DOMAIN, topic)[TopicPartition(topic, p)] <= end for p, end in ends.items()
+            ):
                 assert time.monotonic() < deadline, f"{topic} is not applied"
                 threading.Event().wait(0.2)
     finally:

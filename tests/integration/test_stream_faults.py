@@ -30,7 +30,8 @@ from orchestration.chaos.faults import Injector, Planned
 from orchestration.chaos.features import online_values
 from orchestration.chaos.stack import processes_of
 from streaming.accounts import Stores, read_ledger
-from streaming.commands import bootstrap, replay
+from streaming.bootstrapping import bootstrap
+from streaming.commands import replay
 from tests.free_ports import free_block
 
 START_US = parse_instant_us("2013-07-01T15:00:00Z", field="start")

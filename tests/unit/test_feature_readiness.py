@@ -14,7 +14,7 @@ from headway.adapters.memory_online import MemoryOnlineStore
 from headway.adapters.memory_registry import MemoryRegistry
 from headway.adapters.release_table import ReleaseTable
 from headway.clock import FrozenClock, monotonic_s
-from headway.errors import PermanentFailure, TransientFailure
+from headway.errors import ContractViolation, PermanentFailure, TransientFailure
 from headway.features.readiness import ViewState, unready
 from headway.lake import Transport, streamed_rows
 from headway.registry import CHAMPION
@@ -198,6 +198,20 @@ def test_a_release_is_held_until_the_last_of_its_views_was_backfilled(
     assert tick_until(guard, "done").live is not None
 
 
+def test_a_store_that_holds_garbage_is_no_veto_on_the_model(tmp_path: Path, guard: ReleaseGuard) -> None:
+    """A veto outlives the repair: the model would have to be registered anew."""
+
+    def garbage(_: Sequence[str]) -> dict[str, ViewState]:
+        raise ContractViolation("online store: a view's mark is b'yesterday'")
+
+    guard._steps = steps_of(tmp_path, garbage)
+
+    held = tick_until(guard, "held")
+
+    assert "a view's mark is b'yesterday'" in held.reason
+    assert held.vetoes == {}
+
+
 def test_a_live_version_comes_back_over_a_store_that_forgot_its_views(
     guard: ReleaseGuard, store: MemoryOnlineStore, steps: Steps
 ) -> None:
@@ -216,7 +230,12 @@ def test_a_live_version_comes_back_over_a_store_that_forgot_its_views(
 
 
 @pytest.mark.parametrize(
-    ("failure", "held"), [(TransientFailure("away"), False), (PermanentFailure("WRONGPASS"), True)]
+    ("failure", "held"),
+    [
+        (TransientFailure("away"), False),
+        (PermanentFailure("refused"), True),
+        (ContractViolation("refused: a mark that nobody can read"), True),
+    ],
 )
 def test_a_store_that_is_away_holds_nothing_up_and_one_that_refuses_does(
     tmp_path: Path, failure: Exception, *, held: bool
@@ -226,7 +245,7 @@ def test_a_store_that_is_away_holds_nothing_up_and_one_that_refuses_does(
 
     steps = steps_of(tmp_path, fails)
     if held:
-        with pytest.raises(ViewsNotReady, match="WRONGPASS"):
+        with pytest.raises(ViewsNotReady, match="refused"):
             steps.check_views(NAME)
     else:
         steps.check_views(NAME)

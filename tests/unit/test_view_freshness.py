@@ -1,5 +1,7 @@
 """The online writer shows, per view, the watermark the store holds and how far it is behind now."""
 
+import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from domains.flights.statics import AIRCRAFT
 from headway.adapters.memory_online import MemoryOnlineStore
 from headway.clock import FrozenClock
 from headway.settings import project_root
@@ -37,8 +40,8 @@ class Watched:
         self.read = len(messages)
         self.sink.flush()
 
-    def value(self, name: str) -> float | None:
-        return self.registry.get_sample_value(f"headway_view_{name}", {"view": DELAY.qualified})
+    def value(self, name: str, view: str = DELAY.qualified) -> float | None:
+        return self.registry.get_sample_value(f"headway_view_{name}", {"view": view})
 
 
 @pytest.fixture
@@ -78,6 +81,20 @@ def test_a_view_nobody_knows_anything_of_shows_nothing(watched: Watched) -> None
     assert watched.value("lag_seconds") is None
 
 
+def test_a_static_view_shows_how_old_its_load_is(watched: Watched) -> None:
+    domain = replace(DOMAIN, statics=(AIRCRAFT,))
+    watched.registry = CollectorRegistry()
+    freshness = ViewFreshness(domain, registry=watched.registry, clock=watched.clock)
+    watched.sink = OnlineSink(domain, watched.store, freshness)
+    watched.store.write_watermarks(AIRCRAFT.online_name, {0: instant("09:07") // 1000}, 1)
+
+    watched.tick("10:05")
+
+    assert watched.value("lag_seconds", AIRCRAFT.qualified) == 3600.0
+    assert watched.value("max_lag_seconds", AIRCRAFT.qualified) == 2 * 24 * 3600
+    assert watched.value("lag_seconds") == 120.0
+
+
 def test_the_alerts_ask_for_metrics_that_there_are(watched: Watched) -> None:
     watched.tick("10:05")
     there = {metric.name for metric in watched.registry.collect()}
@@ -90,3 +107,8 @@ def test_the_alerts_ask_for_metrics_that_there_are(watched: Watched) -> None:
         }
         assert named
         assert named <= there
+
+
+def test_the_alert_rules_hold_to_their_examples() -> None:
+    """One of them: an instance that lost its partitions shows an old watermark for as long as it idles."""
+    subprocess.run(["promtool", "test", "rules", str(RULES.with_name("features_test.yml"))], check=True)
