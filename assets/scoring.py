@@ -29,6 +29,8 @@ from headway.registry import CHAMPION, LIVE, ModelRegistry, ModelVersion
 from headway.topics import predictions_topic
 
 PARITY = "parity"
+# The count tells the size of a fault, the earliest few tell what it is.
+_TOLD = 20
 
 
 class ScoringConfig(IntervalConfig):
@@ -119,11 +121,11 @@ def parity_check(product: Product) -> dg.AssetChecksDefinition:
             return dg.AssetCheckResult(passed=False, description="there are no predictions yet")
         rows = opened.read(predictions_topic(product.name))
         report = check_predictions(rows, events_behind(opened, product, rows), product.feature_views.values())
-        first = report.mismatches[0] if report.mismatches else None
+        count = f"{report.mismatched:,} of {report.checked:,} values differ"
         return dg.AssetCheckResult(
             passed=report.held,
             severity=dg.AssetCheckSeverity.ERROR,
-            description=f"{report.mismatched:,} of {report.checked:,} values differ" if first is None else str(first),
+            description="; first ".join([count, *(mismatch.told for mismatch in report.mismatches[:1])]),
             metadata={
                 "predictions": report.predictions,
                 "checked": report.checked,
@@ -131,6 +133,9 @@ def parity_check(product: Product) -> dg.AssetChecksDefinition:
                 "mismatches": report.mismatched,
                 "corrected_later": report.corrected,
                 "max_lag_s": max((lag.max_s for lag in report.lag), default=0.0),
+                **(
+                    {"earliest": [mismatch.told for mismatch in report.mismatches[:_TOLD]]} if report.mismatches else {}
+                ),
             },
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from headway.features.definitions import FeatureView
-from headway.features.parity import ParityReport, ServedView, check_parity
+from headway.features.parity import ParityReport, ServedView, check_parity, earliest
 from headway.predictions import logged_views
 
 
@@ -19,9 +19,9 @@ def check_predictions(predictions: pl.DataFrame, events: pl.DataFrame, views: It
         checked=sum(report.checked for report in reports),
         skipped=sum(report.skipped for report in reports),
         mismatched=sum(report.mismatched for report in reports),
-        mismatches=tuple(mismatch for report in reports for mismatch in report.mismatches),
+        mismatches=earliest(mismatch for report in reports for mismatch in report.mismatches),
         corrected=sum(report.corrected for report in reports),
-        corrected_later=tuple(correction for report in reports for correction in report.corrected_later),
+        corrected_later=earliest(correction for report in reports for correction in report.corrected_later),
         lag=tuple(lag for report in reports for lag in report.lag),
     )
 

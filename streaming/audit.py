@@ -82,10 +82,7 @@ def parity_command(parser: ArgumentParser) -> Run:
                 f"{report.checked:,} values of {report.predictions:,} predictions checked: {report.mismatched} mismatches, "
                 f"{report.corrected} corrected later"
             ),
-            *(
-                f"{m.view} {m.feature} of {m.key}: served {m.served}, events say {m.expected}; {m.first}"
-                for m in report.mismatches[:20]
-            ),
+            *(mismatch.told for mismatch in report.mismatches[:_NAMED_IN_LINES]),
         ]
         return Outcome(holds=report.held, facts=asdict(report), lines=lines)
 

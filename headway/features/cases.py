@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from headway.clock import HOUR_US, floor_us, to_us
+from headway.clock import HOUR_US, floor_us, format_us, to_us
 from headway.features.bruteforce import Seen, values_at
 from headway.features.columns import Value
 from headway.features.definitions import FeatureView
@@ -58,6 +58,12 @@ class Position:
             partition=event.partition,
             offset=event.offset,
         )
+
+    @property
+    def told(self) -> str:
+        """The place and the event, as people read them."""
+        place = "loaded in bulk" if self.topic is None else f"{self.topic}[{self.partition}]@{self.offset}"
+        return f"{place}, {self.event_id} of {format_us(self.time_us)}"
 
 
 @dataclass(frozen=True, kw_only=True)

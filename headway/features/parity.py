@@ -5,12 +5,13 @@ far the watermark was behind. This module reads predictions and events; it refus
 compare the feature job with itself.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import polars as pl
 
-from headway.clock import SECOND_US, floor_us
+from headway.clock import SECOND_US, floor_us, format_us
 from headway.errors import ContractViolation
 from headway.features.cases import Entities, Position, key_of
 from headway.features.columns import Value
@@ -56,6 +57,15 @@ class Mismatch:
     expected: Value
     first: Offence
 
+    @property
+    def told(self) -> str:
+        """Feature, entity, both values, and the event from which on they differ, as one sentence."""
+        where = "" if self.first.position is None else f" at {self.first.position.told}"
+        return (
+            f"{self.view} {self.feature} of {', '.join(map(str, self.key))} as of {format_us(self.as_of_us)}: served "
+            f"{self.served}, the events say {self.expected}; {self.first.cause}{where}: {self.first.says}"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
@@ -69,6 +79,9 @@ class Correction:
     served: Value
     truth: Value
     late: tuple[Position, ...]
+
+
+Found = TypeVar("Found", Mismatch, Correction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,13 +163,16 @@ def check_parity(log: pl.DataFrame, events: pl.DataFrame, served: Sequence[Serve
         checked=sum(one.rows.height * len(one.view.columns) for one in compared),
         skipped=sum(one.skipped for one in compared),
         mismatched=sum(rows.height for _, rows in wrong),
-        mismatches=tuple(sorted(mismatches, key=lambda m: (m.as_of_us, m.receipt, m.view, m.feature))[:MAX_LISTED]),
+        mismatches=earliest(mismatches),
         corrected=sum(rows.height for _, rows in moved),
-        corrected_later=tuple(
-            sorted(corrections, key=lambda c: (c.as_of_us, c.receipt, c.view, c.feature))[:MAX_LISTED]
-        ),
+        corrected_later=earliest(corrections),
         lag=tuple(_lag(one) for one in compared if one.rows.height),
     )
+
+
+def earliest(found: Iterable[Found]) -> tuple[Found, ...]:
+    """Return the first to be listed, by as-of."""
+    return tuple(sorted(found, key=lambda one: (one.as_of_us, one.receipt, one.view, one.feature))[:MAX_LISTED])
 
 
 def _compare(log: pl.DataFrame, events: pl.DataFrame, served: ServedView) -> _Compared:
