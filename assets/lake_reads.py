@@ -6,6 +6,7 @@ import polars as pl
 
 from assets.intervals import Months
 from headway.adapters.delta import Lake
+from headway.adapters.delta_gaps import why_incomplete
 from headway.clock import DAY_US, from_us, to_us
 from headway.drift import Window
 from headway.errors import ContractViolation
@@ -57,18 +58,19 @@ def changelog_values(
     """Return a reader of view values as of instants inside the window.
 
     Raises:
-        ContractViolation: a view version was never backfilled; all its values would be null, and nothing would say so.
+        ContractViolation: a view version was not backfilled that far; its values would be null, and nothing would say so.
     """
     tables = {}
     for view in views:
         table = f"features.{view.qualified}"
-        if not lake.files(table):
-            raise ContractViolation(
-                f"lake table {table}: is empty; materialise the asset features/{view.online_name} first"
-            )
         # The newest row before the window may be as old as the widest aggregate; older ones say what no row says.
         reach_us = view.max_window_us + view.hop_us + DAY_US
         wide = Window(from_us=window.from_us - reach_us, until_us=window.until_us)
+        pinned = {} if versions is None else {"events_version": versions["events"], "table_version": versions[table]}
+        if why := why_incomplete(lake, view, window=wide, **pinned):
+            raise ContractViolation(
+                f"lake table {table}: {why}; materialise the asset features/{view.online_name} for them first"
+            )
         forever = any(aggregate.window is None for aggregate in view.aggregates)
         tables[view.qualified] = lake.read(
             table,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from headway.adapters.delta import Lake
+from headway.adapters.delta_gaps import why_incomplete
 from headway.adapters.feast import LakeTable
 from headway.contracts import Domain
 from headway.features.changelog import changelog_table
@@ -59,8 +60,8 @@ def _table(view: FeatureView | StaticView) -> str:
 
 
 def _not_backfilled(view: FeatureView | StaticView, lake: Lake) -> str | None:
-    if lake.exists(_table(view)) and lake.files(_table(view)):
-        return None
     if isinstance(view, StaticView):
-        return "has no rows in the lake: load it first (headway features refresh)"
-    return f"has no rows in the lake: backfill it first (asset features/{view.online_name})"
+        loaded = lake.exists(_table(view)) and lake.files(_table(view))
+        return None if loaded else "has no rows in the lake: load it first (headway features refresh)"
+    why = why_incomplete(lake, view)
+    return None if why is None else f"{why}: backfill it first (asset features/{view.online_name})"

@@ -8,13 +8,16 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from assets.domain import backfill as backfill_view
 from assets.domain import domain_assets
 from assets.intervals import Months
 from assets.lake_reads import changelog_values
 from assets.names import LAKE_EVENTS, features_key
 from domains.flights.domain import DOMAIN
 from headway.adapters.delta import Lake
-from headway.clock import to_us
+from headway.adapters.delta_gaps import why_incomplete
+from headway.adapters.feast_services import register
+from headway.clock import DAY_US, to_us
 from headway.drift import Window
 from headway.errors import ContractViolation
 from headway.features.changelog import changelog_table
@@ -152,5 +155,42 @@ def test_a_view_that_was_never_backfilled_is_not_read_as_nulls(tmp_path: Path) -
     lake.create(changelog_table(VIEW))
     window = Window(from_us=0, until_us=1)
 
-    with pytest.raises(ContractViolation, match=r"features\.origin_delay\.v1: is empty; materialise .*origin_delay_v1"):
+    with pytest.raises(
+        ContractViolation, match=r"features\.origin_delay\.v1: has no rows .* materialise .*origin_delay_v1"
+    ):
         changelog_values(lake, [VIEW], window)
+
+
+def test_a_version_that_is_streamed_and_was_not_backfilled_is_not_read_before_that(tmp_path: Path) -> None:
+    """Its table has rows, of today: over the months before, it would be nulls."""
+    lake = Lake(tmp_path)
+    days = [to_us(datetime(2013, 1, day, tzinfo=UTC)) for day in (1, 2, 3, 4)]
+    assert DOMAIN.load_history is not None
+    events = DOMAIN.load_history().events_between(days[0], days[3])
+    lake.bulk_load(DOMAIN, events, start_us=days[0], end_us=days[3])
+    backfill_view(lake, DOMAIN, VIEW, Window(from_us=days[2], until_us=days[3]))
+
+    with pytest.raises(ContractViolation, match=r"no rows .* on 2 days that have events \(2013-01-01, 2013-01-02\)"):
+        changelog_values(lake, [VIEW], Window(from_us=days[1], until_us=days[3]))
+    held = register(DOMAIN, [], lake).held[VIEW.qualified]
+    assert held.endswith("(2013-01-01, 2013-01-02): backfill it first (asset features/origin_delay_v1)")
+
+    backfill_view(lake, DOMAIN, VIEW, Window(from_us=days[0], until_us=days[2]))
+    changelog_values(lake, [VIEW], Window(from_us=days[1], until_us=days[3]))
+    assert VIEW.qualified not in register(DOMAIN, [], lake).held
+
+
+def test_a_view_without_events_on_a_day_lacks_nothing_there(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    start_us = to_us(datetime(2013, 1, 1, tzinfo=UTC))
+    assert DOMAIN.load_history is not None
+    events = DOMAIN.load_history().events_between(start_us, start_us + 2 * DAY_US)
+    lake.bulk_load(
+        DOMAIN,
+        events.filter((pl.col("type") != VIEW.source) | (pl.col("time") < pl.lit(datetime(2013, 1, 2, tzinfo=UTC)))),
+        start_us=start_us,
+        end_us=start_us + 2 * DAY_US,
+    )
+    backfill_view(lake, DOMAIN, VIEW, Window(from_us=start_us, until_us=start_us + DAY_US))
+
+    assert why_incomplete(lake, VIEW) is None
