@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,9 +23,11 @@ from headway.contracts import Domain
 from headway.errors import PermanentFailure, TransientFailure
 from headway.features.changelog import changelog_table
 from headway.features.definitions import FeatureView
-from headway.ports import Message, TopicPartition
+from headway.features.wire import decode_row
+from headway.ports import LogReader, TopicPartition
 from headway.settings import Settings
-from headway.topics import EVENTS_ENRICHED, FEATURES_INPUT
+from headway.ticks import is_watermark
+from headway.topics import EVENTS_ENRICHED, FEATURES_INPUT, features_topic
 from streaming.bootstrap import began_from_nothing, bootstrap_view
 from streaming.cut import check_cut, check_loaded, check_whole_past, cut_us
 from streaming.jobs import AGGREGATE, FAN_OUT, LAKE_LOADER, group_name
@@ -33,7 +35,6 @@ from streaming.jobs import AGGREGATE, FAN_OUT, LAKE_LOADER, group_name
 # The loader writes every 3 s; longer, and it does not run.
 _LOADED_WITHIN_S = 30.0
 _POLL_S = 0.2
-Restore = Callable[[str, int], Iterable[Message]]
 
 
 def bootstrap(
@@ -73,7 +74,7 @@ def bootstrap(
         events = lake.read("events", predicate=pl.col("time") <= pl.lit(from_us(until_us)))
         check_cut(_after(lake, until_us), passed, until_us=until_us)
         for view in chosen:
-            _check_past(view, lake, events, reader.read_compacted)
+            _check_past(view, lake, events, reader)
         written = []
         for view in chosen:
             done = bootstrap_view(
@@ -138,11 +139,14 @@ def _after(lake: Lake, until_us: int) -> pl.DataFrame:
     return lake.read("events", columns=place, predicate=pl.col("time") > pl.lit(from_us(until_us)))
 
 
-def _check_past(view: FeatureView, lake: Lake, events: pl.DataFrame, restore: Restore) -> None:
-    table = changelog_table(view).name
-    if not lake.exists(table):
+def _check_past(view: FeatureView, lake: Lake, events: pl.DataFrame, log: LogReader) -> None:
+    if not began_from_nothing(view, log.read_compacted):
         return
-    streamed = lake.scan(table).filter(pl.col("source") == "stream")
-    first = streamed.select(pl.col("event_timestamp").min()).collect().item()
-    if first is not None and began_from_nothing(view, restore):
-        check_whole_past(view, events, first_row_us=to_us(first))
+    rows = (each for each in log.read(features_topic(view.qualified)) if not is_watermark(each))
+    instants = [decode_row(each.value or b"").event_time_us for each in rows]
+    table = changelog_table(view).name
+    if lake.exists(table):  # it keeps what the log no longer has, and lacks what the loader has not read yet
+        streamed = lake.scan(table).filter(pl.col("source") == "stream")
+        instants += map(to_us, streamed.select(pl.col("event_timestamp").min()).collect().to_series().drop_nulls())
+    if instants:
+        check_whole_past(view, events, first_row_us=min(instants))

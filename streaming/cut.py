@@ -15,12 +15,13 @@ from headway.ports import TopicPartition
 
 
 def cut_us(newest_event_us: int | None, watermarks_us: Iterable[int | None]) -> int:
-    """Return the earliest T0 that nothing known lies behind: the newest event, or the watermark when that is newer.
+    """Return the earliest T0 that nothing known lies behind: the newest event, or all views' watermark when newer.
 
     Raises:
         PermanentFailure: nothing is known: there is neither an event nor a watermark.
     """
-    known = [each for each in (newest_event_us, *watermarks_us) if each is not None]
+    least = min((each for each in watermarks_us if each is not None), default=None)
+    known = [each for each in (newest_event_us, least) if each is not None]
     if not known:
         raise PermanentFailure(
             "features bootstrap, --until: got none, and the lake has no events to take it from. Give the instant from "

@@ -85,7 +85,7 @@ class FeastConfig:
 
     Attributes:
         registry_url: SQLAlchemy's address of a database that several machines share, such as
-            ``postgresql+psycopg://host/feast``; None keeps the registry in one file below ``repo_dir``.
+            ``postgresql+psycopg2://host/feast``; None keeps the registry in one file below ``repo_dir``.
     """
 
     project: str

@@ -41,7 +41,7 @@ def unready(views: Iterable[FeatureView | StaticView], states: Mapping[str, View
 
 
 def _reason(view: FeatureView | StaticView, state: ViewState) -> str | None:
-    mend = f"headway features bootstrap --view {view.qualified} --until INSTANT"
+    mend = f"headway features bootstrap --view {view.qualified}"
     if isinstance(view, StaticView):
         mend = "headway features refresh"
     if state.bootstrapped_us is None:

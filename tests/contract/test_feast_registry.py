@@ -225,14 +225,14 @@ def test_a_version_that_was_not_backfilled_is_held_with_the_services_that_need_i
 
 def test_settings_choose_the_registry(tmp_path: Path) -> None:
     by_file = feature_store_config(Settings(state=tmp_path))
-    by_sql = feature_store_config(Settings(state=tmp_path, feast_registry="postgresql+psycopg://db/feast"))
+    by_sql = feature_store_config(Settings(state=tmp_path, feast_registry="postgresql+psycopg2://db/feast"))
 
     assert (by_file.registry_url, by_file.repo_dir) == (None, tmp_path / "feast")
-    assert by_sql.registry_url == "postgresql+psycopg://db/feast"
+    assert by_sql.registry_url == "postgresql+psycopg2://db/feast"
 
 
 def test_a_registrys_password_is_never_written_to_the_feature_repository(tmp_path: Path) -> None:
-    secret = config(tmp_path / "repo", "redis://127.0.0.1:1/0", "postgresql+psycopg://me:hunter2@db/feast")
+    secret = config(tmp_path / "repo", "redis://127.0.0.1:1/0", "postgresql+psycopg2://me:hunter2@db/feast")
 
     with pytest.raises(PermanentFailure, match="registry URL carries a password"):
         write_feature_repo(secret)

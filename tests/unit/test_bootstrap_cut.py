@@ -12,6 +12,7 @@ from headway.adapters.memory_online import MemoryOnlineStore
 from headway.errors import PermanentFailure, TransientFailure
 from headway.features.changelog import streamed_changelog
 from headway.features.definitions import Aggregate
+from headway.lake import INSTANT
 from headway.ports import TopicPartition
 from headway.topics import EVENTS_ENRICHED, features_topic
 from streaming.bootstrap import began_from_nothing, bootstrap_view
@@ -22,8 +23,8 @@ FIRST, SECOND = TopicPartition(EVENTS_ENRICHED, 0), TopicPartition(EVENTS_ENRICH
 
 
 def lake(*rows: dict[str, Any]) -> pl.DataFrame:
-    schema = {"type": pl.String, "time": pl.Datetime("us", "UTC"), "origin": pl.String, "too_late": pl.Boolean}
-    schema |= {"topic": pl.String, "partition": pl.Int64, "offset": pl.Int64}  # type: ignore[dict-item] # types of columns
+    schema: dict[str, pl.DataType] = {"type": pl.String(), "time": INSTANT, "origin": pl.String()}
+    schema |= {"too_late": pl.Boolean(), "topic": pl.String(), "partition": pl.Int64(), "offset": pl.Int64()}
     event = {"type": DELAY.source, "origin": "EWR", "too_late": False, "topic": EVENTS_ENRICHED, "partition": 0}
     return pl.DataFrame([{**event, "offset": 0, **row} for row in rows], schema=schema)
 
@@ -34,7 +35,7 @@ def at(clock: str, **columns: Any) -> dict[str, Any]:
 
 def test_the_cut_is_at_the_newest_that_is_known() -> None:
     assert cut_us(instant("10:02"), [instant("10:00"), None]) == instant("10:02")
-    assert cut_us(instant("10:02"), [instant("10:00"), instant("10:05")]) == instant("10:05")
+    assert cut_us(instant("10:02"), [instant("10:05"), instant("10:10"), None]) == instant("10:05")
     assert cut_us(None, [instant("10:05")]) == instant("10:05")
     with pytest.raises(PermanentFailure, match="--until: got none, and the lake has no events"):
         cut_us(None, [None])

@@ -40,7 +40,7 @@ def state(**known: Any) -> ViewState:
 @pytest.mark.parametrize(
     ("known", "said"),
     [
-        ({}, "was never backfilled: headway features bootstrap --view delay.v1 --until INSTANT"),
+        ({}, "was never backfilled: headway features bootstrap --view delay.v1"),
         ({"delay_v1": state(bootstrapped_us=None, digest=None)}, "was never backfilled"),
         ({"delay_v1": state(digest="0123456789abcdef")}, f"was backfilled as 0123456789abcdef, wanted {DELAY.digest}"),
         ({"delay_v1": state(watermark_us=None)}, "is backfilled and has no watermark"),
