@@ -32,7 +32,12 @@ from streaming.jobs import AGGREGATE, FAN_OUT
 from tests.free_ports import free_block
 
 # Feast warns about its own deprecations.
-pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.long,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore"),
+]
 
 START_US = parse_instant_us("2013-07-01T15:00:00Z", field="start")
 FIRST_US, SECOND_US = START_US + 2 * HOUR_US, START_US + 4 * HOUR_US
@@ -46,9 +51,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     monkeypatch.setenv("HEADWAY_PORT_BASE", str(free_block()))
     monkeypatch.setenv("HEADWAY_FEAST_REGISTRY", f"sqlite:///{tmp_path / 'registry.sqlite'}")
     settings = Settings()
-    lifecycle.up(settings, only=["streams", "collector", "haproxy"], say=print)
-    yield settings
-    lifecycle.down(settings, say=print)
+    try:
+        lifecycle.up(settings, only=["streams", "collector", "haproxy"], say=print)
+        yield settings
+    finally:
+        lifecycle.down(settings, say=print)
 
 
 class Cli:

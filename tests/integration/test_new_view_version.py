@@ -32,7 +32,12 @@ from orchestration.chaos.features import online_values
 from tests.free_ports import free_block
 
 # Feast warns about its own deprecations.
-pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.long,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore"),
+]
 
 START_US = parse_instant_us("2013-07-01T15:00:00Z", field="start")
 HISTORY_US = START_US - 3 * DAY_US
@@ -111,9 +116,11 @@ class Checkout:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Checkout]:
     made = Checkout(tmp_path)
-    made.must("up", "--only", "streams,collector,haproxy")
-    yield made
-    made.must("down")
+    try:
+        made.must("up", "--only", "streams,collector,haproxy")
+        yield made
+    finally:
+        made.must("down")
 
 
 @pytest.fixture
