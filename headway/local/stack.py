@@ -231,8 +231,17 @@ def _ray(settings: Settings) -> list[Process]:
             output.seek(said_before)
             return b'"event": "ready"' in output.read()
 
-    # Draining replicas takes as long as the load balancer needs to notice, twice.
-    return [Process(name="ray", command=command, ready=ready, stop_timeout_s=8.0)]
+    return [
+        Process(
+            name="ray",
+            command=command,
+            ready=ready,
+            # Its own processes start one after another: on two cores shared with other work, 90 s did not suffice.
+            start_timeout_s=180.0,
+            # Draining replicas takes as long as the load balancer needs to notice, twice.
+            stop_timeout_s=8.0,
+        )
+    ]
 
 
 def _collector(settings: Settings) -> list[Process]:
