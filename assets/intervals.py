@@ -1,6 +1,6 @@
-"""Months as partitions, and the stretch of time a run of them is about.
+"""Months and days as partitions, and the stretch of time a run of them is about.
 
-Partitions are months of event time, in UTC. A run may cover several (one run, not one per month) and may be cut at an
+Partitions of events and features are months of event time, those of curated tables days, all in UTC. A run may cover several (one run, not one per month) and may be cut at an
 instant inside a month: a history that ends where a stream begins is loaded to that instant and no further (S11).
 """
 
@@ -21,6 +21,11 @@ END_MONTH = "2014-02-01"
 def months(first: str = FIRST_MONTH, end: str = END_MONTH) -> dg.MonthlyPartitionsDefinition:
     """Return the months from ``first`` to before ``end``, both first days of a month."""
     return dg.MonthlyPartitionsDefinition(start_date=first, end_date=end)
+
+
+def days(first: str = FIRST_MONTH, end: str = END_MONTH) -> dg.DailyPartitionsDefinition:
+    """Return the days (UTC) from ``first`` to before ``end``."""
+    return dg.DailyPartitionsDefinition(start_date=first, end_date=end)
 
 
 class IntervalConfig(dg.Config):

@@ -1,19 +1,22 @@
 """Which rows of the lake an asset needs: cut by month and instant, so that a week's work reads a week's files."""
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 import polars as pl
 
 from assets.intervals import Months
 from headway.adapters.delta import Lake
 from headway.adapters.delta_gaps import why_incomplete
-from headway.clock import DAY_US, from_us, to_us
+from headway.clock import DAY_US, duration_us, from_us, to_us
+from headway.curation import IDENTITY, TRANSPORT_READ
 from headway.drift import Window
 from headway.errors import ContractViolation
 from headway.features.definitions import FeatureView
 from headway.lake import TRANSPORT, events_table
 from headway.product import Product
 from headway.training import ValuesAt, values_from_changelog
+from headway.warehouse import DAY, EVENTS, CuratedTable
 
 # A thing is announced, happens and ends within days; its events are read this far around the window it belongs to.
 _AROUND_US = 7 * DAY_US
@@ -50,6 +53,27 @@ def events_behind(lake: Lake, product: Product, predictions: pl.DataFrame) -> pl
     reach_us = max(view.max_window_us + view.hop_us for view in views) + DAY_US
     window = Window(from_us=_int(asked.min()) - reach_us, until_us=_int(asked.max()) + DAY_US)
     return lake.read("events", columns=columns, predicate=_between(window, "time"))
+
+
+def events_of_days(lake: Lake, table: CuratedTable, window: Window, *, version: int) -> pl.DataFrame:
+    """Return the events that tell about a curated table's things of whole days, with what decides their fate."""
+    wide = Window(
+        from_us=window.from_us - duration_us(table.before), until_us=window.until_us + duration_us(table.after)
+    )
+    day = pl.col(table.day_of).dt.truncate("1d")
+    inside = (day >= from_us(window.from_us)) & (day < from_us(window.until_us))
+    # Around its own day, not the window's: which other days are made with it must not show.
+    near = (pl.col("time") >= day - table.before) & (pl.col("time") < day + timedelta(days=1) + table.after)
+    told = _between(wide, "time") & pl.col("type").is_in(table.event_types) & inside & near
+    columns = dict.fromkeys((*IDENTITY, "type", "time", *sorted(table.reads), *TRANSPORT_READ))
+    return lake.read("events", columns=list(columns), version=version, predicate=told)
+
+
+def events_by_day(lake: Lake, table: CuratedTable, *, version: int) -> pl.DataFrame:
+    """Return how many events of a curated table's things the lake holds of each day, whenever they happened."""
+    told = lake.scan("events", version=version).filter(pl.col("type").is_in(table.event_types))
+    by_day = told.group_by(pl.col(table.day_of).dt.truncate("1d")).agg(pl.len().cast(pl.Int64).alias(EVENTS)).collect()
+    return by_day.select(pl.col(table.day_of).dt.strftime("%Y-%m-%d").alias(DAY), EVENTS)
 
 
 def changelog_values(

@@ -9,10 +9,13 @@ import dagster as dg
 
 from headway.contracts import Domain
 from headway.features.definitions import FeatureView
+from headway.features.static import StaticView
 from headway.product import Product
+from headway.warehouse import CuratedTable, Dimension, Report
 
 LAKE_EVENTS = dg.AssetKey(["lake", "events"])
 LAKE_LETTERS = dg.AssetKey(["lake", "letters"])
+CURATED_QUALITY = dg.AssetKey(["curated", "quality"])
 
 
 def producers_key(domain: Domain) -> dg.AssetKey:
@@ -25,9 +28,24 @@ def topic_key(topic: str) -> dg.AssetKey:
     return dg.AssetKey(["topics", topic])
 
 
-def features_key(view: FeatureView) -> dg.AssetKey:
+def features_key(view: FeatureView | StaticView) -> dg.AssetKey:
     """A view's changelog in the lake."""
     return dg.AssetKey(["features", view.online_name])
+
+
+def curated_key(table: CuratedTable) -> dg.AssetKey:
+    """A curated table, by day."""
+    return dg.AssetKey(["curated", table.name])
+
+
+def dimension_key(dimension: Dimension) -> dg.AssetKey:
+    """What is true of entities, and when."""
+    return dg.AssetKey(["dimensions", dimension.name])
+
+
+def report_key(report: Report) -> dg.AssetKey:
+    """Figures over the warehouse."""
+    return dg.AssetKey(["reports", report.name])
 
 
 def online_key(domain: Domain) -> dg.AssetKey:

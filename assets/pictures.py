@@ -14,6 +14,7 @@ from headway.gates import Evidence
 from headway.monitoring import weeks_in
 from headway.product import Product
 from headway.training import TrainingSet
+from headway.warehouse import DAY, FATES, Report
 
 _SHOWN = 25
 _DPI = 100
@@ -66,6 +67,43 @@ def importance_picture(model: bytes) -> bytes:
     axes = figure.subplots()
     axes.barh(list(splits), list(splits.values()))
     axes.set(title="splits by input", xlabel="splits")
+    return _png(figure)
+
+
+def quality_picture(quality: pl.DataFrame) -> bytes:
+    """Return how many events each day had, by what became of them; above, the same without those on time."""
+    from matplotlib.figure import Figure
+
+    days = quality.group_by(DAY).agg(pl.col(*FATES).sum()).sort(DAY)
+    figure = Figure(figsize=(9, 4.5), dpi=_DPI, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    for axes, fates in ((above, FATES[1:]), (below, FATES)):
+        base = pl.zeros(days.height, eager=True)
+        for fate in fates:
+            axes.bar(days[DAY].str.to_date(), days[fate], bottom=base, width=1.0, label=fate.replace("_", " "))
+            base = base + days[fate]
+        axes.legend(loc="best")
+    above.set(title="events by day, and what became of them", ylabel="not on time")
+    below.set(ylabel="events")
+    return _png(figure)
+
+
+def report_picture(report: Report, rows: pl.DataFrame) -> bytes:
+    """Return a report's measures as it says they are drawn."""
+    from matplotlib.figure import Figure
+
+    drawn = report.drawn
+    weight = pl.col(drawn.weight)
+    figure = Figure(figsize=(9, 3 * len(drawn.measures)), dpi=_DPI, layout="constrained")
+    rows_of_axes = figure.subplots(len(drawn.measures), 1, sharex=True, squeeze=False)
+    for axes, measure in zip(rows_of_axes[:, 0], drawn.measures, strict=True):
+        known = rows.filter(pl.col(measure).is_not_null())
+        averaged = known.group_by(drawn.by, drawn.over).agg((pl.col(measure) * weight).sum() / weight.sum())
+        for (value,), line in sorted(averaged.partition_by(drawn.by, as_dict=True).items()):
+            ordered = line.sort(drawn.over)
+            axes.plot(ordered[drawn.over], ordered[measure], label=str(value))
+        axes.set(ylabel=measure.replace("_", " "))
+        axes.legend(loc="best")
     return _png(figure)
 
 

@@ -1,12 +1,13 @@
 """What an asset shows of itself in Dagster: table schemas, counts, pictures; metadata by the labels its pages know."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from headway.lake import LakeTable
+from headway.warehouse import WarehouseColumn
 
 # A page that shows more rows than this is slow to open and no easier to read.
 _ROWS_SHOWN = 60
@@ -25,6 +26,24 @@ def schema_of(table: LakeTable, *, descriptions: Mapping[str, str] | None = None
         for name, dtype in table.columns.items()
     ]
     return {"dagster/column_schema": dg.TableSchema(columns=columns)}
+
+
+def columns_of(table: LakeTable, columns: Mapping[str, WarehouseColumn]) -> dict[str, dg.TableSchema]:
+    """Return the definition metadata that shows a table of the warehouse, with what each column means."""
+    told = {name: column.description + (f" ({column.unit})" if column.unit else "") for name, column in columns.items()}
+    return schema_of(table, descriptions=told)
+
+
+def lineage(
+    columns: Mapping[str, WarehouseColumn], resolve: Callable[[str], tuple[dg.AssetKey, str]]
+) -> dict[str, dg.TableColumnLineage]:
+    """Return the metadata that shows which columns each column is made from; ``resolve`` finds a source's asset."""
+    made = {name: [resolve(source) for source in column.sources] for name, column in columns.items() if column.sources}
+    deps = {
+        name: [dg.TableColumnDep(asset_key=key, column_name=column) for key, column in sources]
+        for name, sources in made.items()
+    }
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps_by_column=deps)}
 
 
 def picture(png: bytes, *, title: str) -> dg.MarkdownMetadataValue:

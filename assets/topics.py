@@ -11,6 +11,7 @@ import dagster as dg
 from assets.names import (
     LAKE_LETTERS,
     candidate_key,
+    features_key,
     instances_key,
     online_key,
     producers_key,
@@ -92,10 +93,11 @@ def stream_assets(domain: Domain) -> list[dg.AssetSpec]:
     scaled = (
         "How many instances of each stream job run: one decision of the scaler per round, recorded with its inputs."
     )
+    loaded = [features_key(view) for view in domain.statics]
     read = [raw, enriched, topic_key(FEATURES_INPUT), *changelogs]
     return [
         *specs,
-        _external(online_key(domain), changelogs, store, group=group, owners=team, kinds={"redis"}),
+        _external(online_key(domain), [*changelogs, *loaded], store, group=group, owners=team, kinds={"redis"}),
         _external(instances_key(domain), read, scaled, group=group, owners=team, kinds={"sqlite"}),
     ]
 

@@ -22,6 +22,8 @@ from headway.meanings import Meaning, meanings
 if TYPE_CHECKING:
     import polars as pl
 
+    from headway.warehouse import CuratedTable, Dimension, Report
+
 ColumnType = Literal["string", "int64", "float64", "timestamp"]
 _COLUMN_TYPES: dict[type, ColumnType] = {str: "string", int: "int64", float: "float64", datetime: "timestamp"}
 
@@ -103,6 +105,9 @@ class Domain:
         enrichment: columns the reference adds to the body, same for all types; null where they do not apply.
         enrichment_inputs: the body fields the reference reads, so that equal ones are asked for once; None = all.
         statics: attributes of entities from the warehouse; they share the names of views.
+        curated: tables made from the events, by day.
+        dimensions: what is true of entities, and when; static views are fed from them.
+        reports: figures over both.
         load_reference: reads the reference data; called by composition roots, never at import.
         load_history: likewise, for bulk loads and replays.
         planted_change: the labelled change a demonstration plants, from an instant (microseconds) on.
@@ -115,6 +120,9 @@ class Domain:
     views: tuple[FeatureView, ...]
     load_reference: Callable[[], Reference]
     statics: tuple[StaticView, ...] = ()
+    curated: "tuple[CuratedTable, ...]" = ()
+    dimensions: "tuple[Dimension, ...]" = ()
+    reports: "tuple[Report, ...]" = ()
     enrichment_inputs: tuple[str, ...] | None = None
     load_history: Callable[[], History] | None = None
     planted_change: Callable[[int], Transform] | None = None
@@ -129,6 +137,11 @@ class Domain:
         columns = self.columns
         for view in self.views:
             self._check(view, columns)
+        for static in self.statics:
+            self._check_static(static)
+        for table in self.curated:
+            self._check_curated(table)
+        self._check_tables()
 
     def _check(self, view: FeatureView, columns: Mapping[str, ColumnType]) -> None:
         where = f"domain {self.name}, feature view {view.qualified}"
@@ -152,6 +165,55 @@ class Domain:
             raise ContractViolation(
                 f"{where}, lateness: got {view.lateness}, wanted {contract.lateness}, that of {view.source}"
             )
+
+    def _check_static(self, view: StaticView) -> None:
+        where = f"domain {self.name}, static view {view.qualified}"
+        dimension = self.dimension(view.dimension)
+        if len(view.keys) != len(dimension.keys):
+            raise ContractViolation(f"{where}, keys: got {view.keys}, wanted one for each of {dimension.keys}")
+        # Polars and the lake call a type what features call it, but for the case.
+        known = {name: str(column.dtype).lower() for name, column in dimension.columns.items()}
+        if other := {name: known.get(name) for name, dtype in view.columns.items() if known.get(name) != dtype}:
+            raise ContractViolation(
+                f"{where}, columns: got {dict(view.columns)}, wanted columns of dimension {dimension.name}; it has {other}"
+            )
+
+    def _check_curated(self, table: "CuratedTable") -> None:
+        where = f"domain {self.name}, curated table {table.name}"
+        contracts = [self.contract(event_type) for event_type in table.event_types]
+        known = {"type", "subject", "time", "planted", *self.columns}
+        if missing := sorted(table.reads - known):
+            raise ContractViolation(f"{where}: events have no column {missing} (found: {sorted(known)})")
+        without = [
+            c.event_type for c in contracts if {**c.columns, "time": "timestamp"}.get(table.day_of) != "timestamp"
+        ]
+        if without:
+            raise ContractViolation(
+                f"{where}, day_of: got {table.day_of}, wanted an instant of every event; {without} lack it"
+            )
+
+    def _check_tables(self) -> None:
+        names = [each.table.name for each in (*self.curated, *self.dimensions, *self.reports)]
+        if len(set(names)) != len(names):
+            raise ContractViolation(f"domain {self.name}: table of the warehouse declared twice in {sorted(names)}")
+        for report in self.reports:
+            if missing := [table for table in report.reads if table not in names]:
+                raise ContractViolation(
+                    f"domain {self.name}, report {report.name}: no table {missing} (found: {names})"
+                )
+
+    def dimension(self, name: str) -> "Dimension":
+        """Return a dimension by name.
+
+        Raises:
+            ContractViolation: the domain has no such dimension; lists what it has.
+        """
+        for dimension in self.dimensions:
+            if dimension.name == name:
+                return dimension
+        raise ContractViolation(
+            f"domain {self.name}: no dimension {name!r} (found: {[each.name for each in self.dimensions]})"
+        )
 
     def contract(self, event_type: str) -> Contract:
         """Return the contract of an event type.

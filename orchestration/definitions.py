@@ -10,6 +10,7 @@ import dagster as dg
 
 from assets.domain import domain_assets, ledger_check
 from assets.product import product_assets
+from assets.warehouse import warehouse_assets
 from domains.catalogue import all_domains
 from headway.contracts import Domain
 from headway.product import Product
@@ -29,7 +30,7 @@ from products.catalogue import all_products
 
 def build(domains: Sequence[Domain], products: Sequence[Product]) -> dg.Definitions:
     """Return the definitions of these domains and products."""
-    declared = [each for domain in domains for each in domain_assets(domain)]
+    declared = [each for domain in domains for each in (*domain_assets(domain), *warehouse_assets(domain))]
     declared += [each for product in products for each in product_assets(product)]
     jobs = all_jobs(domains, products)
     by_name = {job.name: job for job in jobs}

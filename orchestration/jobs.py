@@ -1,7 +1,7 @@
 """The jobs, and the run configuration each takes. `orchestration.launch` starts them from outside Dagster.
 
-Names: a domain's jobs are ``load_history`` and ``backfill_features`` (with the domain's name behind them from the second
-domain on); a product's are ``train_<product>``, ``score_batch_<product>`` and ``monitor_<product>``, because one run
+Names: a domain's jobs are ``load_history``, ``backfill_features``, ``curate`` and ``load_dimensions`` (with the domain's name
+behind them from the second domain on); a product's are ``train_<product>``, ``score_batch_<product>`` and ``monitor_<product>``, because one run
 makes one model and one MLflow run. All configuration may be left out; instants are RFC 3339, e.g. 2013-06-24T00:00:00Z.
 
 ``load_history``: partitions (months, key = first day, e.g. 2013-01-01 to 2013-06-01 in one run)::
@@ -12,6 +12,13 @@ makes one model and one MLflow run. All configuration may be left out; instants 
 ``backfill_features``: the same partitions, of the views alone; one op per view, named after its key::
 
     {"ops": {"features__<view>_v<N>": {"config": {"start": null, "end": "2013-06-24T00:00:00Z"}}, ...}}
+
+``curate``: partitions (days, UTC, e.g. 2013-07-01 to 2013-07-07 in one run); curated tables, their checks, reports. No
+configuration.
+
+``load_dimensions``: no partitions; ``at`` is the instant from which what is loaded holds, null = now::
+
+    {"ops": {"dimensions__<name>": {"config": {"at": "2013-01-01T00:00:00Z"}}, ...}}
 
 ``train_<product>``: no partitions::
 
@@ -42,12 +49,15 @@ from assets.domain import IDENTITY, LEDGER
 from assets.names import (
     LAKE_EVENTS,
     candidate_key,
+    curated_key,
     decision_key,
+    dimension_key,
     features_key,
     labels_key,
     model_key,
     monitoring_key,
     predictions_key,
+    report_key,
     training_set_key,
 )
 from assets.scoring import PARITY
@@ -77,6 +87,21 @@ def domain_jobs(domain: Domain, *, only: bool) -> list[Job]:
             f"backfill_features{suffix}",
             selection=features,
             description=f"Make the changelogs of all views of {domain.name} from lake events, by month.",
+        ),
+        dg.define_asset_job(
+            f"curate{suffix}",
+            selection=dg.AssetSelection.assets(
+                *(curated_key(table) for table in domain.curated), *(report_key(report) for report in domain.reports)
+            ),
+            description=f"Make days of the curated tables of {domain.name} from lake events, and the reports over them.",
+        ),
+        dg.define_asset_job(
+            f"load_dimensions{suffix}",
+            selection=dg.AssetSelection.assets(
+                *(dimension_key(dimension) for dimension in domain.dimensions),
+                *(features_key(view) for view in domain.statics),
+            ),
+            description=f"Load what is true of the entities of {domain.name}, and feed the static views in the lake.",
         ),
         dg.define_asset_job(
             f"check_ledger{suffix}",

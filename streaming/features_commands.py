@@ -116,7 +116,10 @@ def _refreshed(arguments: Namespace, _: Say) -> Outcome:
     url, lake, now_us = f"redis://{settings.online_store}", Lake(Path(settings.lake)), to_us(SystemClock().now())
     store, marks = OnlineWriter(url, settings.feast_project), OnlineViews(url, settings.feast_project)
     try:
-        done = [refresh_static(view, lake=lake, online=store, marks=marks, at_us=now_us) for view in domain.statics]
+        done = [
+            refresh_static(view, domain.dimension(view.dimension), lake=lake, online=store, marks=marks, at_us=now_us)
+            for view in domain.statics
+        ]
     finally:
         store.close()
         marks.close()

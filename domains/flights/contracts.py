@@ -38,6 +38,11 @@ VisibilityMi = Annotated[float, Meta(ge=0, le=100, description="statute miles", 
 # A flight's report may reach us a day after the fact; 26 h covers a day and the longest block time's slack.
 FLIGHT_LATENESS = timedelta(hours=26)
 OWNER = "flight-data"
+# All origins are here; their local day is what people call the day of a flight.
+NEW_YORK = "America/New_York"
+# The usual definition of "on time" in American aviation: the U.S. Department of Transportation counts a flight as late
+# from 15 minutes on; ours says *more than* 15.
+LATE_MIN = 15
 
 
 class Flight(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):

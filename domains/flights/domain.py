@@ -3,6 +3,8 @@
 import importlib
 
 from domains.flights.contracts import CONTRACTS
+from domains.flights.curated import CURATED, REPORTS
+from domains.flights.dimensions import DIMENSIONS
 from domains.flights.planted import PaddingRemoved
 from domains.flights.reference import ENRICHMENT, ENRICHMENT_INPUTS, load_reference
 from domains.flights.statics import STATICS
@@ -27,6 +29,9 @@ DOMAIN = Domain(
     enrichment_inputs=ENRICHMENT_INPUTS,
     views=VIEWS,
     statics=STATICS,
+    curated=CURATED,
+    dimensions=DIMENSIONS,
+    reports=REPORTS,
     load_reference=load_reference,
     load_history=_load_history,
     planted_change=lambda from_us: PaddingRemoved(from_us=from_us, carriers=PLANTED_CARRIERS),

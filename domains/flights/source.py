@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from domains.flights.contracts import ARRIVED, CANCELLED, DEPARTED, DIVERTED, SCHEDULED, WEATHER
+from domains.flights.contracts import ARRIVED, CANCELLED, DEPARTED, DIVERTED, NEW_YORK, SCHEDULED, WEATHER
 from domains.flights.domain import DOMAIN
 from domains.flights.files import read_table
 from domains.flights.reference import FlightReference, load_reference
@@ -21,7 +21,6 @@ from headway.errors import ContractViolation, InputRejected
 from headway.events import Event
 from headway.lake import INSTANT, as_table, events_table
 
-NEW_YORK = "America/New_York"
 # One record says 1,048 mph (EWR, 12 February, 08:00 UTC): no measurement. Above the limit of the contract it is null.
 MAX_WIND_MPH = 260.0
 _FLIGHT_FILE = {

@@ -145,14 +145,20 @@ class Lake:
         newest = _newest(self._open(table), app_id)
         return None if newest < 0 else newest
 
-    def overwrite_partition(self, table: str, frame: pl.DataFrame, predicate: str) -> None:
+    def overwrite_partition(
+        self, table: str, frame: pl.DataFrame, predicate: str, *, version: int | None = None
+    ) -> None:
         """Replace the rows for which the SQL ``predicate`` holds by the frame, in one commit; a repeat changes nothing.
+
+        ``version`` is that of the table when the frame was made: whoever changed those rows since then is not
+        overwritten.
 
         Raises:
             PermanentFailure: a row of the frame does not satisfy the predicate, so a repeat would add it twice.
-            ContractViolation, TransientFailure: see ``append``.
+            TransientFailure: another writer has changed rows of the predicate since the version; read again.
+            ContractViolation: see ``append``.
         """
-        opened = self._open(table)
+        opened = self._open(table, version)
         with _explained(table):
             write_deltalake(opened, _fitted(table, opened, frame), mode="overwrite", predicate=predicate)
 
@@ -288,10 +294,10 @@ class Lake:
             opened.cleanup_metadata()
         return len(gone)
 
-    def _open(self, table: str) -> DeltaTable:
+    def _open(self, table: str, version: int | None = None) -> DeltaTable:
         if not self.exists(table):
             raise ContractViolation(f"lake table {table}: not there; create it from its declaration first")
-        return DeltaTable(self.path(table))
+        return DeltaTable(self.path(table), version=version)
 
     def _append(self, opened: DeltaTable, table: str, frame: pl.DataFrame, marks: Sequence[Transaction]) -> None:
         rows = _fitted(table, opened, frame)

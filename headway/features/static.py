@@ -4,14 +4,12 @@ The value as of T is that of the newest row at or before T, so a model that is t
 (`headway.features.dimension`). Versions and hashes are those of every view (SEMANTICS S19, S20).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 from json import dumps
 from typing import get_args
-
-import polars as pl
 
 from headway.features.definitions import Dtype
 from headway.features.wellformed import (
@@ -33,10 +31,9 @@ class StaticView:
 
     Attributes:
         keys: what names the entity; all strings.
-        columns: attributes and their types; all may be null.
+        columns: attributes and their types, named as in the dimension; all may be null.
         meanings: unit and words of each.
-        load: reads the attributes as they are now, one row per entity: keys and columns. Called by composition roots,
-            never at import.
+        dimension: the domain's dimension it is fed from; its keys are ``keys``, in order.
         max_lag: how old the newest load may be; beyond it values are stale (S10).
     """
 
@@ -45,13 +42,14 @@ class StaticView:
     keys: tuple[str, ...]
     columns: Mapping[str, Dtype]
     meanings: Mapping[str, Meaning]
-    load: Callable[[], pl.DataFrame]
+    dimension: str
     owner: str
     description: str
     max_lag: timedelta = timedelta(days=2)
 
     def __post_init__(self) -> None:
         check_named("static view", "name", self.name, example="aircraft")
+        check_named(f"static view {self.name}", "dimension", self.dimension, example="planes")
         check_version(f"static view {self.name}", self.version)
         where = f"static view {self.qualified}"
         check_keys(where, self.keys)

@@ -2,11 +2,8 @@
 
 import polars as pl
 
-from domains.flights.contracts import ARRIVED, CANCELLED, DIVERTED, SCHEDULED
+from domains.flights.contracts import ARRIVED, CANCELLED, DIVERTED, LATE_MIN, SCHEDULED
 
-# The usual definition of "on time" in American aviation: the U.S. Department of Transportation counts a flight as late
-# from 15 minutes on; ours says *more than* 15.
-LATE_MIN = 15
 _FIELDS = ("carrier", "flight", "tail", "origin", "dest", "sched_dep", "sched_arr", "distance_mi")
 _OUTCOMES = {ARRIVED: "arrived", CANCELLED: "cancelled", DIVERTED: "diverted"}
 

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from domains.flights.dimensions import PLANES
 from domains.flights.domain import DOMAIN
 from domains.flights.statics import AIRCRAFT
 from headway.adapters.delta import Lake
@@ -50,10 +51,10 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         made.create(changelog_table(view))
         rows = changelog(events, view, start_us=NOON_US - DAY_US, until_us=NOON_US)
         made.append(changelog_table(view).name, backfilled_rows(view, rows))
-    store, older = MemoryOnlineStore(), AIRCRAFT.load().filter(pl.col("tail") != "N516JB")
+    store, older = MemoryOnlineStore(), PLANES.load().filter(pl.col("tail") != "N516JB")
     refitted = older.with_columns(seats=pl.when(pl.col("tail") == "N14228").then(1).otherwise("seats"))
-    for at_us, load in ((NOON_US - DAY_US, lambda: refitted), (NOON_US, AIRCRAFT.load)):
-        refresh_static(replace(AIRCRAFT, load=load), lake=made, online=store, marks=store, at_us=at_us)
+    for at_us, load in ((NOON_US - DAY_US, lambda: refitted), (NOON_US, PLANES.load)):
+        refresh_static(AIRCRAFT, replace(PLANES, load=load), lake=made, online=store, marks=store, at_us=at_us)
     return made
 
 
