@@ -9,7 +9,20 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as Graph
 
-from assets.names import LAKE_EVENTS, decision_key, predictions_key, producers_key, topic_key
+from assets.names import (
+    CURATED_QUALITY,
+    LAKE_EVENTS,
+    curated_key,
+    decision_key,
+    dimension_key,
+    features_key,
+    online_key,
+    predictions_key,
+    producers_key,
+    report_key,
+    topic_key,
+)
+from domains.catalogue import all_domains
 from headway.topics import EVENTS_RAW, FEATURES_INPUT, topic_table
 from orchestration.definitions import defs
 from products.catalogue import all_products
@@ -98,6 +111,21 @@ def test_there_is_no_gap_from_the_producers_to_the_retraining_decision(graph: Gr
         assert decision_key(product) in onwards
         loose = {key for key in graph.get_all_asset_keys() if key != producers_key(product.domain)} - onwards
         assert loose == set()
+
+
+def test_the_warehouse_goes_from_events_to_reports_and_from_dimensions_to_the_online_store(graph: Graph) -> None:
+    for domain in all_domains().values():
+        tables = {curated_key(table) for table in domain.curated}
+        dimensions = {dimension.name: dimension_key(dimension) for dimension in domain.dimensions}
+        assert all(graph.get(key).parent_keys == {LAKE_EVENTS} for key in tables)
+        assert graph.get(CURATED_QUALITY).parent_keys == tables
+        for report in domain.reports:
+            parents = graph.get(report_key(report)).parent_keys
+            assert parents
+            assert parents <= tables | set(dimensions.values())
+        for view in domain.statics:
+            assert graph.get(features_key(view)).parent_keys == {dimensions[view.dimension]}
+            assert features_key(view) in graph.get(online_key(domain)).parent_keys
 
 
 def test_every_topic_that_carries_data_is_an_asset(graph: Graph) -> None:
