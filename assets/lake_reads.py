@@ -62,18 +62,20 @@ def events_of_days(lake: Lake, table: CuratedTable, window: Window, *, version: 
     )
     day = pl.col(table.day_of).dt.truncate("1d")
     inside = (day >= from_us(window.from_us)) & (day < from_us(window.until_us))
-    # Around its own day, not the window's: which other days are made with it must not show.
-    near = (pl.col("time") >= day - table.before) & (pl.col("time") < day + timedelta(days=1) + table.after)
-    told = _between(wide, "time") & pl.col("type").is_in(table.event_types) & inside & near
+    told = _between(wide, "time") & pl.col("type").is_in(table.event_types) & inside & _near(table)
     columns = dict.fromkeys((*IDENTITY, "type", "time", *sorted(table.reads), *TRANSPORT_READ))
     return lake.read("events", columns=list(columns), version=version, predicate=told)
 
 
 def events_by_day(lake: Lake, table: CuratedTable, *, version: int) -> pl.DataFrame:
-    """Return how many events of a curated table's things the lake holds of each day, whenever they happened."""
+    """Return how many events of a curated table's things the lake holds of each day, and how many of them are strays.
+
+    A stray happened further from its day than the table says events do, so no run reads it.
+    """
     told = lake.scan("events", version=version).filter(pl.col("type").is_in(table.event_types))
-    by_day = told.group_by(pl.col(table.day_of).dt.truncate("1d")).agg(pl.len().cast(pl.Int64).alias(EVENTS)).collect()
-    return by_day.select(pl.col(table.day_of).dt.strftime("%Y-%m-%d").alias(DAY), EVENTS)
+    counts = (pl.len().cast(pl.Int64).alias(EVENTS), (~_near(table)).sum().cast(pl.Int64).alias("strays"))
+    by_day = told.group_by(pl.col(table.day_of).dt.truncate("1d").alias(DAY)).agg(counts).collect()
+    return by_day.with_columns(pl.col(DAY).dt.strftime("%Y-%m-%d"))
 
 
 def changelog_values(
@@ -105,6 +107,12 @@ def changelog_values(
             else _between(wide, "event_timestamp"),
         )
     return values_from_changelog(tables)
+
+
+def _near(table: CuratedTable) -> pl.Expr:
+    """Whether an event is as near to its own day as the table says; which other days are made with it must not show."""
+    day = pl.col(table.day_of).dt.truncate("1d")
+    return (pl.col("time") >= day - table.before) & (pl.col("time") < day + timedelta(days=1) + table.after)
 
 
 def _int(value: object) -> int:

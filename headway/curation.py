@@ -37,12 +37,14 @@ class Reconciled:
         days: how many days are curated.
         totals: of all fates, and ``events``, over the days curated.
         wrong: one row per day that does not add up: what the lake has, what was counted, what the rows stand for.
+        strays: events that happened further from their day than the table says, and are in no row.
         behind: days that have events, or more events, since they were made, if they ever were; no fault.
     """
 
     days: int
     totals: dict[str, int]
     wrong: pl.DataFrame
+    strays: int
     behind: tuple[str, ...]
 
 
@@ -82,10 +84,10 @@ def reconcile(
 ) -> Reconciled:
     """Compare what the lake holds with what was counted and with what the rows stand for.
 
-    in = on time + late + too late + duplicates, and what is no duplicate is behind a row.
+    in = strays + on time + late + too late + duplicates, and what is no stray and no duplicate is behind a row.
 
     Args:
-        in_lake: ``day`` and ``events``, of every day of the table's events.
+        in_lake: ``day``, ``events`` and how many of them are ``strays``, of every day of the table's events.
         quality: the table's rows of the quality table.
         in_rows: ``day`` and ``events``: the sum over the curated rows.
         exact: the days that were made from exactly these events; others may be behind, never ahead.
@@ -101,12 +103,14 @@ def reconcile(
     here = (pl.col("counted") == pl.sum_horizontal(*FATES)) & (
         pl.col("in_rows") == pl.col("counted") - pl.col("duplicates")
     )
-    more = (pl.col("in_lake") > pl.col("counted")) & ~pl.col(DAY).is_in(exact)
-    right = here & (more | (pl.col("in_lake") == pl.col("counted")))
+    readable = pl.col("in_lake") - pl.col("strays")
+    more = (readable > pl.col("counted")) & ~pl.col(DAY).is_in(exact)
+    right = here & (more | (readable == pl.col("counted")))
     return Reconciled(
         days=days["counted"].count(),
         totals={name: int(quality[name].sum()) for name in (EVENTS, *FATES)},
         wrong=known.filter(~right),
+        strays=int(known["strays"].sum()),
         behind=tuple(known.filter(more)[DAY]),
     )
 

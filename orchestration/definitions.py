@@ -16,7 +16,8 @@ from headway.contracts import Domain
 from headway.product import Product
 from headway.topics import topic_table
 from orchestration.checks import read_ledger_check
-from orchestration.jobs import all_jobs, replication_job, train_job_name
+from orchestration.curation import curation_sensor
+from orchestration.jobs import all_jobs, curate_job_name, replication_job, train_job_name
 from orchestration.kafka_checks import replication_checks
 from orchestration.lake_upkeep import compaction_job
 from orchestration.letter_sensor import letters_sensor
@@ -50,6 +51,11 @@ def build(domains: Sequence[Domain], products: Sequence[Product]) -> dg.Definiti
             topic_offsets_sensor(topics),
             *(job_instances_sensor(domain) for domain in domains),
             letters_sensor(),
+            *(
+                curation_sensor(domain, by_name[curate_job_name(domain, only=len(domains) == 1)])
+                for domain in domains
+                if domain.curated
+            ),
             *(live_version_sensor(product) for product in products),
             *(retraining_sensor(product, job) for product, job in trainings),
         ],

@@ -39,7 +39,7 @@ configuration.
     {"ops": {"compact": {"config": {"keep_days": 30}}}}
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import dagster as dg
@@ -71,7 +71,7 @@ Job: TypeAlias = UnresolvedAssetJobDefinition
 
 def domain_jobs(domain: Domain, *, only: bool) -> list[Job]:
     """Return a domain's jobs; the only domain's names need no suffix."""
-    suffix = "" if only else f"_{domain.name}"
+    suffix = _suffix(domain, only=only)
     events = dg.AssetSelection.assets(LAKE_EVENTS)
     features = dg.AssetSelection.assets(*(features_key(view) for view in domain.views))
     return [
@@ -88,27 +88,30 @@ def domain_jobs(domain: Domain, *, only: bool) -> list[Job]:
             selection=features,
             description=f"Make the changelogs of all views of {domain.name} from lake events, by month.",
         ),
-        dg.define_asset_job(
-            f"curate{suffix}",
-            selection=dg.AssetSelection.assets(
-                *(curated_key(table) for table in domain.curated), *(report_key(report) for report in domain.reports)
-            ),
-            description=f"Make days of the curated tables of {domain.name} from lake events, and the reports over them.",
-        ),
-        dg.define_asset_job(
-            f"load_dimensions{suffix}",
-            selection=dg.AssetSelection.assets(
-                *(dimension_key(dimension) for dimension in domain.dimensions),
-                *(features_key(view) for view in domain.statics),
-            ),
-            description=f"Load what is true of the entities of {domain.name}, and feed the static views in the lake.",
-        ),
+        *_warehouse_jobs(domain, only=only),
         dg.define_asset_job(
             f"check_ledger{suffix}",
             selection=dg.AssetSelection.checks(dg.AssetCheckKey(LAKE_EVENTS, LEDGER)),
             description="Account for every accepted event: log, letters, duplicates, lake.",
         ),
     ]
+
+
+def _warehouse_jobs(domain: Domain, *, only: bool) -> Iterator[Job]:
+    if domain.curated:
+        tables = (curated_key(table) for table in domain.curated)
+        yield dg.define_asset_job(
+            curate_job_name(domain, only=only),
+            selection=dg.AssetSelection.assets(*tables, *(report_key(report) for report in domain.reports)),
+            description=f"Make days of the curated tables of {domain.name} from lake events, and the reports over them.",
+        )
+    if domain.dimensions:
+        dimensions = (dimension_key(dimension) for dimension in domain.dimensions)
+        yield dg.define_asset_job(
+            f"load_dimensions{_suffix(domain, only=only)}",
+            selection=dg.AssetSelection.assets(*dimensions, *(features_key(view) for view in domain.statics)),
+            description=f"Load what is true of the entities of {domain.name}, and feed the static views in the lake.",
+        )
 
 
 def replication_job(checks: dg.AssetChecksDefinition) -> Job:
@@ -157,6 +160,11 @@ def train_job_name(product: Product) -> str:
     return f"train_{product.name}"
 
 
+def curate_job_name(domain: Domain, *, only: bool) -> str:
+    """Return the name of the job that makes days of a domain's curated tables."""
+    return f"curate{_suffix(domain, only=only)}"
+
+
 def train_config(product: Product, period: Mapping[str, str | None]) -> dict[str, Any]:  # Any: Dagster's nesting
     """Return the run configuration of a training on a period; see `assets.training.PeriodConfig`."""
     step = training_set_key(product).to_python_identifier()
@@ -167,3 +175,7 @@ def all_jobs(domains: Sequence[Domain], products: Sequence[Product]) -> list[Job
     """Return every job."""
     jobs = [job for domain in domains for job in domain_jobs(domain, only=len(domains) == 1)]
     return [*jobs, *(job for product in products for job in product_jobs(product))]
+
+
+def _suffix(domain: Domain, *, only: bool) -> str:
+    return "" if only else f"_{domain.name}"

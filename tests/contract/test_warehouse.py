@@ -5,8 +5,9 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -30,6 +31,7 @@ NUMBERS = LakeTable(
     required=("n", DAY),
 )
 FIRST = date(2013, 1, 1)
+SEEN = datetime(2013, 1, 1, 5, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -44,9 +46,8 @@ def named(day: int) -> str:
 
 
 def numbers(by_day: dict[int, list[int]]) -> pl.DataFrame:
-    rows = [(n, datetime(2013, 1, 1, 5), None, named(day)) for day, ns in sorted(by_day.items()) for n in sorted(ns)]
-    schema = {**NUMBERS.columns, "seen": pl.Datetime("us")}
-    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col("seen").dt.replace_time_zone("UTC"))
+    rows = [(n, SEEN, None, named(day)) for day, ns in sorted(by_day.items()) for n in sorted(ns)]
+    return pl.DataFrame(rows, schema=dict(NUMBERS.columns), orient="row")
 
 
 def replace(lake: Lake, by_day: dict[int, list[int]], *, days: list[int], version: int | None = None) -> list[str]:
@@ -254,7 +255,7 @@ def flown(rows: list[tuple[int, str, str, int | None, int | None, str]]) -> pl.D
         }
         for number, (day, carrier, origin, departed, arrived, outcome) in enumerate(rows)
     ]
-    at = pl.lit(datetime(2013, 1, 1)).dt.replace_time_zone("UTC").cast(INSTANT)
+    at = pl.lit(SEEN).cast(INSTANT)
     known = pl.DataFrame(made, schema_overrides=dict(FLIGHTS.table.columns), infer_schema_length=None)
     rest = [
         (at if name in ("sched_dep", "sched_arr") else pl.lit(None, dtype)).alias(name)
@@ -276,14 +277,16 @@ FLOWN = st.tuples(
 
 @settings(max_examples=12, deadline=None)
 @given(st.lists(FLOWN, min_size=1, max_size=60))
-def test_the_report_says_what_counting_says(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple]) -> None:  # type: ignore[type-arg]  # as FLOWN makes them
+def test_the_report_says_what_counting_says(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]]
+) -> None:
     lake = Lake(tmp_path_factory.mktemp("lake"))
     lake.create(FLIGHTS.table)
     lake.append(FLIGHTS.table.name, flown(rows))
 
     found = make_report(lake, DELAYS)
 
-    groups: dict[tuple[date, str, str], list[tuple]] = {}  # type: ignore[type-arg]  # likewise
+    groups: dict[tuple[date, str, str], list[tuple[Any, ...]]] = {}
     for row in rows:
         day = FIRST + timedelta(days=row[0])
         groups.setdefault((day - timedelta(days=day.weekday()), row[1], row[2]), []).append(row)

@@ -1,6 +1,7 @@
 """The warehouse as Dagster runs it: repeatable to the byte, every event accounted for, faults named and not passed on."""
 
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -13,8 +14,9 @@ import pytest
 
 from assets.curated import RECONCILED, UNIQUE
 from assets.names import LAKE_EVENTS, curated_key, dimension_key, features_key, report_key
+from assets.resources import LakeResource
 from assets.warehouse import COMPLETE, VALIDITY, warehouse_assets
-from domains.flights.contracts import ARRIVED
+from domains.flights.contracts import ARRIVED, DEPARTED
 from domains.flights.curated import DELAYS, FLIGHTS, WEATHER_HOURS
 from domains.flights.dimensions import DIMENSIONS, PLANES
 from domains.flights.domain import DOMAIN
@@ -23,6 +25,7 @@ from headway.adapters.delta import Lake
 from headway.adapters.delta_exact import content_digest
 from headway.lake import INSTANT
 from headway.warehouse import DAY, EVENTS, QUALITY
+from orchestration.curation import curation_sensor
 from products.flight_delay.labels import examples
 from tests.assets_world import World
 from tests.unit_lake import january
@@ -32,12 +35,30 @@ THIRD = "2013-01-03"
 CURATED, REPORT = [curated_key(FLIGHTS), curated_key(WEATHER_HOURS)], report_key(DELAYS)
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with the events of early January and everything made from them."""
+    root = tmp_path_factory.mktemp("made")
+    shutil.copytree(january().path("events"), root / "events")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert make(World(root, instance)).success
+    return root
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    """A lake of its own with the events of early January, as tests here change them."""
+    """A lake of its own with the events alone, as tests here change them."""
     shutil.copytree(january().path("events"), tmp_path / "events")
     with dg.DagsterInstance.ephemeral() as instance:
         yield World(tmp_path, instance)
+
+
+@pytest.fixture
+def made(made_once: Path, tmp_path: Path) -> Iterator[World]:
+    """A lake of its own in which everything is made already; the instance knows of no run."""
+    shutil.copytree(made_once, tmp_path / "lake")
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield World(tmp_path / "lake", instance)
 
 
 def make(world: World, first: str = DAYS[0], last: str = DAYS[1]) -> dg.ExecuteInProcessResult:
@@ -87,111 +108,105 @@ def test_one_run_makes_its_days_and_the_report_and_everything_adds_up(world: Wor
         for e in result.all_node_events
         if e.is_step_materialization and e.asset_key == curated_key(FLIGHTS)
     }
-    assert {day: n for day, n in counts.rows()} == {
+    assert dict(counts.rows()) == {
         day: value for day, metadata in by_day.items() if (value := metadata["dagster/partition_row_count"].value)
     }
 
 
-def test_flights_are_what_labels_say_they_are(world: World) -> None:
-    make(world)
+def test_flights_are_what_labels_say_they_are(made: World) -> None:
 
-    wanted = examples(world.lake.read("events")).select(
+    wanted = examples(made.lake.read("events")).select(
         "subject", "outcome", pl.col("label").alias("late"), "carrier", "sched_dep", "sched_arr"
     )
-    found = world.lake.read(FLIGHTS.table.name).select(wanted.columns).sort("subject")
+    found = made.lake.read(FLIGHTS.table.name).select(wanted.columns).sort("subject")
     # A flight of the edge may have a departure there and its schedule not: it is a flight all the same.
     found = found.join(wanted, on="subject", how="semi")
     assert found.equals(wanted.sort("subject"))
     assert found["outcome"].n_unique() == 4
 
 
-def test_a_repeat_writes_nothing_and_other_runs_give_the_same_bytes(world: World, tmp_path: Path) -> None:
-    make(world)
+def test_a_repeat_writes_nothing_and_other_runs_give_the_same_bytes(made: World) -> None:
     tables = [FLIGHTS.table.name, WEATHER_HOURS.table.name, QUALITY.name, DELAYS.table.name]
-    before = {name: (world.lake.version(name), world.lake.file_paths(name)) for name in tables}
-    digests = {name: content_digest(world.lake, name) for name in tables}
+    before = {name: (made.lake.version(name), made.lake.file_paths(name)) for name in tables}
+    digests = {name: content_digest(made.lake, name) for name in tables}
 
-    again = make(world)
+    again = make(made)
 
     assert shown(again, curated_key(FLIGHTS))["days_changed"] == 0
-    assert {name: (world.lake.version(name), world.lake.file_paths(name)) for name in tables} == before
+    assert {name: (made.lake.version(name), made.lake.file_paths(name)) for name in tables} == before
     for name in tables:
-        shutil.rmtree(world.lake.path(name))
-    make(world, "2013-01-04", DAYS[1])
-    make(world, DAYS[0], "2013-01-03")
-    assert {name: content_digest(world.lake, name) for name in tables} == digests
+        shutil.rmtree(made.lake.path(name))
+    make(made, "2013-01-04", DAYS[1])
+    make(made, DAYS[0], "2013-01-03")
+    assert {name: content_digest(made.lake, name) for name in tables} == digests
 
 
-def test_bulk_and_stream_give_the_same_bytes(world: World) -> None:
-    make(world)
-    bulk = content_digest(world.lake, FLIGHTS.table.name)
-    rows = world.lake.read("events").sample(fraction=1.0, shuffle=True, seed=3)
+def test_bulk_and_stream_give_the_same_bytes(made: World) -> None:
+    bulk = content_digest(made.lake, FLIGHTS.table.name)
+    rows = made.lake.read("events").sample(fraction=1.0, shuffle=True, seed=3)
     numbered = streamed(rows).with_columns(
         partition=(pl.col("subject").hash(seed=1) % 4).cast(pl.Int64), offset=pl.int_range(pl.len())
     )
-    world.lake.overwrite_partition("events", numbered, "true")
+    made.lake.overwrite_partition("events", numbered, "true")
 
-    result = make(world)
+    result = make(made)
 
     assert result.success
     assert shown(result, curated_key(FLIGHTS))["days_changed"] == 0
-    assert content_digest(world.lake, FLIGHTS.table.name) == bulk
+    assert content_digest(made.lake, FLIGHTS.table.name) == bulk
 
 
-def test_duplicates_late_and_too_late_events_are_counted_and_change_only_their_day(world: World) -> None:
-    make(world)
-    files = {file.parent.name: file for file in world.lake.file_paths(FLIGHTS.table.name)}
-    found = arrivals(world.lake, THIRD)
+def test_duplicates_late_and_too_late_events_are_counted_and_change_only_their_day(made: World) -> None:
+    files = {file.parent.name: file for file in made.lake.file_paths(FLIGHTS.table.name)}
+    found = arrivals(made.lake, THIRD)
     known, lost, slow = found[:5], found[5:7], found[7:10]
     gone = ", ".join(f"'{event}'" for event in [*lost["id"], *slow["id"]])
-    world.lake.delete("events", f"id IN ({gone})")
-    world.lake.append("events", streamed(known))  # bulk has them already
-    world.lake.append("events", streamed(known, offset=8))
-    world.lake.append("events", streamed(lost, too_late=True, tick_before=datetime(2013, 1, 8, tzinfo=UTC)))
-    world.lake.append("events", streamed(slow, tick_before=datetime(2013, 1, 4, 12, tzinfo=UTC)))
+    made.lake.delete("events", f"id IN ({gone})")
+    made.lake.append("events", streamed(known))  # bulk has them already
+    made.lake.append("events", streamed(known, offset=8))
+    made.lake.append("events", streamed(lost, too_late=True, tick_before=datetime(2013, 1, 8, tzinfo=UTC)))
+    made.lake.append("events", streamed(slow, tick_before=datetime(2013, 1, 4, 12, tzinfo=UTC)))
 
-    result = make(world)
+    result = make(made)
 
     assert result.success
     assert checks(result)["flights", RECONCILED]
     told = shown(result, curated_key(FLIGHTS))
     assert (told["duplicates"], told["late"], told["too_late"]) == (10, 3, 2)
-    [row] = world.lake.read(QUALITY.name, predicate=(pl.col(DAY) == THIRD) & (pl.col("type") == ARRIVED)).to_dicts()
+    [row] = made.lake.read(QUALITY.name, predicate=(pl.col(DAY) == THIRD) & (pl.col("type") == ARRIVED)).to_dicts()
     assert (row[EVENTS], row["on_time"], row["late"], row["too_late"], row["duplicates"]) == (
         found.height + 10, found.height - 5, 3, 2, 10
     )  # fmt: skip
-    rows = world.lake.read(FLIGHTS.table.name, predicate=pl.col(DAY) == THIRD).filter(pl.col("too_late_events") > 0)
+    rows = made.lake.read(FLIGHTS.table.name, predicate=pl.col(DAY) == THIRD).filter(pl.col("too_late_events") > 0)
     assert set(rows["subject"]) == set(lost["subject"])
     assert set(rows["outcome"]) == {"arrived"}, "what came too late for features is true all the same"
-    after = {file.parent.name: file for file in world.lake.file_paths(FLIGHTS.table.name)}
+    after = {file.parent.name: file for file in made.lake.file_paths(FLIGHTS.table.name)}
     assert {day for day in after if after[day] != files[day]} == {f"{DAY}={THIRD}"}
 
 
-def test_a_day_whose_events_are_gone_is_emptied(world: World) -> None:
-    make(world)
-    world.lake.delete("events", f"sched_dep >= '{THIRD}T00:00:00Z' AND sched_dep < '2013-01-04T00:00:00Z'")
+def test_a_day_whose_events_are_gone_is_emptied(made: World) -> None:
+    made.lake.delete("events", f"sched_dep >= '{THIRD}T00:00:00Z' AND sched_dep < '2013-01-04T00:00:00Z'")
 
-    result = make(world, THIRD, THIRD)
+    result = make(made, THIRD, THIRD)
 
     assert result.success
-    assert world.lake.read(FLIGHTS.table.name, predicate=pl.col(DAY) == THIRD).is_empty()
-    assert world.lake.read(FLIGHTS.table.name, predicate=pl.col(DAY) == "2013-01-04").height > 800
+    assert made.lake.read(FLIGHTS.table.name, predicate=pl.col(DAY) == THIRD).is_empty()
+    assert made.lake.read(FLIGHTS.table.name, predicate=pl.col(DAY) == "2013-01-04").height > 800
 
 
-def test_days_that_got_events_since_are_named_and_are_no_fault(world: World) -> None:
-    make(world)
-    world.lake.append("events", streamed(arrivals(world.lake, THIRD).head(1)))
+def test_days_that_got_events_since_are_named_and_are_no_fault(made: World) -> None:
+    made.lake.append("events", streamed(arrivals(made.lake, THIRD).head(1)))
 
-    result = make(world, "2013-01-05", "2013-01-05")
+    result = make(made, "2013-01-05", "2013-01-05")
 
     [found] = [
         e for e in result.get_asset_check_evaluations() if e.check_name == RECONCILED and "flights" in e.asset_key.path
     ]
     assert (found.passed, found.metadata["to_be_made"].value) == (True, [THIRD])
-    assert checks(make(world, THIRD, THIRD))["flights", RECONCILED]
+    assert checks(make(made, THIRD, THIRD))["flights", RECONCILED]
 
 
-def test_an_event_that_no_run_reads_fails_the_check_and_stops_the_report(world: World) -> None:
+def test_an_event_that_no_run_reads_is_a_warning(world: World) -> None:
     """It happened further from its flight's day than the table says events do; unread, it would be missing for ever."""
     event = arrivals(world.lake, THIRD).head(1)
     odd = event.with_columns(
@@ -201,24 +216,40 @@ def test_an_event_that_no_run_reads_fails_the_check_and_stops_the_report(world: 
 
     result = make(world)
 
+    [found] = [e for e in result.get_asset_check_evaluations() if not e.passed]
+    assert (found.check_name, found.severity) == (RECONCILED, dg.AssetCheckSeverity.WARN)
+    assert (found.metadata["strays"].value, found.metadata["wrong"].value) == (1, "no rows")
+    assert result.asset_materializations_for_node(REPORT.to_python_identifier()), "one odd event stops nobody's report"
+
+
+def test_a_run_that_reads_less_than_there_is_fails_the_check_and_stops_the_report(world: World) -> None:
+    """The planted bug: departures are forgotten. The check has the table as declared, and counts the lake itself."""
+    blind = replace(FLIGHTS, event_types=tuple(t for t in FLIGHTS.event_types if t != DEPARTED))
+    wrong = warehouse_assets(replace(DOMAIN, curated=(blind, WEATHER_HOURS)))
+    right = warehouse_assets(DOMAIN)
+    assets = [a for a in wrong if not isinstance(a, dg.AssetChecksDefinition)]
+    judges = [a for a in right if isinstance(a, dg.AssetChecksDefinition)]
+
+    result = world.run([*assets, *judges], select=[CURATED[0], REPORT], checked=[CURATED[0]], partitions=DAYS)
+
     assert not result.success
-    assert not checks(result)["flights", RECONCILED]
-    [found] = [e for e in result.get_asset_check_evaluations() if e.check_name == RECONCILED and not e.passed]
-    [wrong] = found.metadata["wrong"].value.records
-    assert (wrong.data[DAY], wrong.data["in_lake"] - wrong.data["counted"]) == (THIRD, 1)
+    [found] = [e for e in result.get_asset_check_evaluations() if not e.passed]
+    assert (found.check_name, found.severity) == (RECONCILED, dg.AssetCheckSeverity.ERROR)
+    first = found.metadata["wrong"].value.records[0].data
+    departures = world.lake.read("events", predicate=pl.col("type") == DEPARTED)["sched_dep"].dt.strftime("%Y-%m-%d")
+    assert first["in_lake"] - first["counted"] == (departures == first[DAY]).sum()
     assert result.asset_materializations_for_node(REPORT.to_python_identifier()) == []
 
 
-def test_rows_that_somebody_changed_by_hand_are_found(world: World) -> None:
-    make(world)
+def test_rows_that_somebody_changed_by_hand_are_found(made: World) -> None:
     table = FLIGHTS.table.name
-    kept = world.lake.read(table, predicate=pl.col(DAY) == THIRD).tail(-1)
-    world.lake.overwrite_partition(table, kept, f"{DAY} = '{THIRD}'")
+    kept = made.lake.read(table, predicate=pl.col(DAY) == THIRD).tail(-1)
+    made.lake.overwrite_partition(table, kept, f"{DAY} = '{THIRD}'")
 
-    result = make(world, "2013-01-05", "2013-01-05")
+    result = make(made, "2013-01-05", "2013-01-05")
 
     assert not checks(result)["flights", RECONCILED]
-    assert checks(make(world))["flights", RECONCILED], "making the day again mends it"
+    assert checks(make(made))["flights", RECONCILED], "making the day again mends it"
 
 
 def test_a_flight_of_two_days_is_found_by_its_key(world: World) -> None:
@@ -289,3 +320,31 @@ def test_a_dimension_that_overlaps_feeds_nothing(world: World) -> None:
     result = world.run(warehouse_assets(DOMAIN), select=[features_key(AIRCRAFT)], checked=[dimension_key(PLANES)])
 
     assert checks(result) == {("planes", VALIDITY): False}
+
+
+def look(world: World, cursor: str | None = None) -> Any:
+    job = dg.define_asset_job("curate", selection=CURATED)
+    context = dg.build_sensor_context(
+        instance=world.instance, cursor=cursor, resources={"lake": LakeResource(root=str(world.root))}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return curation_sensor(DOMAIN, job).evaluate_tick(context)
+
+
+def test_the_sensor_asks_for_days_that_are_over_once_and_for_those_that_got_events_since(world: World) -> None:
+    first = look(world)
+
+    [asked] = first.run_requests
+    wanted = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+    # The newest event is of 9 January; flights of the 3rd are over, of the 4th may still arrive, weather of the 8th is over.
+    assert [asked.tags[name] for name in wanted] == ["2013-01-01", "2013-01-08"]
+    assert look(world, first.cursor).skip_message.startswith("no events since version 0")
+
+    make(world)
+    assert look(world).skip_message == "every day that is over has been made from all its events"
+
+    world.lake.append("events", streamed(arrivals(world.lake, THIRD).head(1)))
+    [again] = look(world, first.cursor).run_requests
+    assert [again.tags[name] for name in wanted] == [THIRD, THIRD]
+    assert again.run_key != asked.run_key

@@ -272,21 +272,26 @@ def counted(**change: int) -> pl.DataFrame:
 
 
 def days(**by_day: int) -> pl.DataFrame:
-    return pl.DataFrame({DAY: [f"2013-07-0{day[1:]}" for day in by_day], EVENTS: list(by_day.values())})
+    named = [f"2013-07-0{day[1:]}" for day in by_day]
+    return pl.DataFrame({DAY: named, EVENTS: list(by_day.values())}).with_columns(strays=pl.lit(0, pl.Int64))
+
+
+def rows(events: int) -> pl.DataFrame:
+    return days(d1=events).drop("strays")
 
 
 @pytest.mark.parametrize(
     ("in_lake", "quality", "in_rows", "wrong", "behind"),
     [
-        (days(d1=3), counted(), days(d1=2), 0, 0),
-        (days(d1=4), counted(), days(d1=2), 1, 0),  # an event that was not counted
-        (days(d1=2), counted(), days(d1=2), 1, 0),  # one that is not there any more
-        (days(d1=3), counted(), days(d1=3), 1, 0),  # a row too many
-        (days(d1=3), counted(), days(d1=2).clear(), 1, 0),  # rows lost
-        (days(d1=3), counted(late=0), days(d1=2), 1, 0),  # an event without a fate
-        (days(d1=3), counted().clear(), days(d1=2), 1, 0),  # rows nobody counted
-        (days(d1=3, d2=5), counted(), days(d1=2), 0, 1),  # a day nobody has made
-        (days(d2=5), counted(), days(d1=2), 1, 1),  # a day whose events are gone
+        (days(d1=3), counted(), rows(2), 0, 0),
+        (days(d1=4), counted(), rows(2), 1, 0),  # an event that was not counted
+        (days(d1=2), counted(), rows(2), 1, 0),  # one that is not there any more
+        (days(d1=3), counted(), rows(3), 1, 0),  # a row too many
+        (days(d1=3), counted(), rows(2).clear(), 1, 0),  # rows lost
+        (days(d1=3), counted(late=0), rows(2), 1, 0),  # an event without a fate
+        (days(d1=3), counted().clear(), rows(2), 1, 0),  # rows nobody counted
+        (days(d1=3, d2=5), counted(), rows(2), 0, 1),  # a day nobody has made
+        (days(d2=5), counted(), rows(2), 1, 1),  # a day whose events are gone
     ],
 )
 def test_what_does_not_add_up_is_named(
@@ -298,11 +303,19 @@ def test_what_does_not_add_up_is_named(
     assert set(found.wrong[DAY]) <= {"2013-07-01"}
 
 
+def test_strays_are_no_part_of_what_has_to_add_up_and_are_told() -> None:
+    one = pl.lit(1, pl.Int64)
+
+    assert reconcile(days(d1=4).with_columns(strays=one), counted(), rows(2), exact=["2013-07-01"]).wrong.is_empty()
+    assert reconcile(days(d1=3).with_columns(strays=one), counted(), rows(2), exact=["2013-07-01"]).wrong.height == 1
+    assert reconcile(days(d1=4).with_columns(strays=one), counted(), rows(2), exact=[]).strays == 1
+
+
 def test_a_day_made_before_the_newest_events_came_is_behind_and_not_wrong() -> None:
-    found = reconcile(days(d1=4), counted(), days(d1=2), exact=["2013-07-02"])
+    found = reconcile(days(d1=4), counted(), rows(2), exact=["2013-07-02"])
 
     assert (found.wrong.height, found.behind) == (0, ("2013-07-01",))
-    assert reconcile(days(d1=2), counted(), days(d1=2), exact=[]).wrong.height == 1
+    assert reconcile(days(d1=2), counted(), rows(2), exact=[]).wrong.height == 1
 
 
 def same(first: Curated, second: Curated) -> bool:

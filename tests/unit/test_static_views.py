@@ -202,7 +202,7 @@ def test_a_refresh_that_died_on_the_way_is_done_again(tmp_path: Path, dies_at: s
 
     class Away(MemoryOnlineStore):
         def write(self, rows: Any) -> Any:
-            raise RuntimeError("killed")
+            raise RuntimeError(f"killed before {len(rows)} rows")
 
     online = Away() if dies_at == "online" else store
     with pytest.raises(RuntimeError, match="killed"):
