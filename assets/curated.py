@@ -64,7 +64,8 @@ def make_days(lake: Lake, declared: CuratedTable, window: Window) -> Made:
     # In this order: rows of older events never replace rows of newer ones, whoever runs beside.
     before, counted = lake.version(declared.table.name), lake.version(QUALITY.name)
     events_version = lake.version("events")
-    rows, quality, changed = {}, [], []
+    rows: dict[str, int] = {}
+    quality, changed = [], []
     for start_us in range(window.from_us, window.until_us, _DAYS_AT_ONCE * DAY_US):
         part = Window(from_us=start_us, until_us=min(start_us + _DAYS_AT_ONCE * DAY_US, window.until_us))
         wanted = days_of(part)

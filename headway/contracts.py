@@ -193,7 +193,9 @@ class Domain:
             )
 
     def _check_tables(self) -> None:
-        names = [each.table.name for each in (*self.curated, *self.dimensions, *self.reports)]
+        names = [table.table.name for table in self.curated]
+        names += [dimension.table.name for dimension in self.dimensions]
+        names += [report.table.name for report in self.reports]
         if len(set(names)) != len(names):
             raise ContractViolation(f"domain {self.name}: table of the warehouse declared twice in {sorted(names)}")
         for report in self.reports:

@@ -15,7 +15,10 @@ import polars as pl
 from headway.adapters.delta import Lake
 from headway.errors import InputRejected
 
-_CONFIG = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 
 
 def query(lake: Lake, sql: str, *, tables: Sequence[str] | None = None) -> pl.DataFrame:

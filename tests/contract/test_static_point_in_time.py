@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 import pytest
@@ -72,7 +72,7 @@ class Fed:
         rows = before[-1].filter(pl.col(self.dimension.keys[0]) == entity) if before else None
         if rows is None or rows.is_empty():
             return (None,) * len(self.view.columns)
-        return cast("tuple[Any, ...]", rows.select(list(self.view.columns)).row(0))
+        return rows.select(list(self.view.columns)).row(0)
 
 
 def changed(loaded: pl.DataFrame, key: str, of: str, **values: Any) -> pl.DataFrame:
