@@ -9,6 +9,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from domains.flights.dimensions import PLANES
 from domains.flights.statics import AIRCRAFT
 from headway.adapters.memory_online import MemoryOnlineStore
 from headway.clock import FrozenClock
@@ -82,7 +83,7 @@ def test_a_view_nobody_knows_anything_of_shows_nothing(watched: Watched) -> None
 
 
 def test_a_static_view_shows_how_old_its_load_is(watched: Watched) -> None:
-    domain = replace(DOMAIN, statics=(AIRCRAFT,))
+    domain = replace(DOMAIN, statics=(AIRCRAFT,), dimensions=(PLANES,))
     watched.registry = CollectorRegistry()
     freshness = ViewFreshness(domain, registry=watched.registry, clock=watched.clock)
     watched.sink = OnlineSink(domain, watched.store, freshness)
