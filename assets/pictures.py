@@ -80,7 +80,14 @@ def quality_picture(quality: pl.DataFrame) -> bytes:
     for axes, fates in ((above, FATES[1:]), (below, FATES)):
         base = pl.zeros(days.height, eager=True)
         for fate in fates:
-            axes.bar(days[DAY].str.to_date(), days[fate], bottom=base, width=1.0, label=fate.replace("_", " "))
+            axes.bar(
+                days[DAY].str.to_date(),
+                days[fate],
+                bottom=base,
+                width=1.0,
+                label=fate.replace("_", " "),
+                color=f"C{FATES.index(fate)}",
+            )
             base = base + days[fate]
         axes.legend(loc="best")
     above.set(title="events by day, and what became of them", ylabel="not on time")
