@@ -224,6 +224,18 @@ def test_a_flight_that_is_said_to_leave_on_two_days_is_made_of_each_alone() -> N
     assert made.rows.filter(pl.col(DAY) == "2013-07-02").equals(curate(FLIGHTS, torn).rows)
 
 
+def test_two_sources_may_use_one_id_and_a_repeat_is_one_of_the_same_day() -> None:
+    """Identity is (source, id); a copy that names another day is counted there, whichever days are made together."""
+    told = events([Copy(flight=0, kind=SCHEDULED, offset=1)])
+    elsewhere = told.with_columns(source=pl.lit("/other"))
+    tomorrow = told.with_columns(pl.col("sched_dep") + timedelta(days=1))
+
+    made = curate(FLIGHTS, pl.concat([told, elsewhere, told.with_columns(offset=pl.lit(2, pl.Int64)), tomorrow]))
+
+    assert made.quality.select(DAY, EVENTS, "duplicates").rows() == [("2013-07-01", 3, 1), ("2013-07-02", 1, 0)]
+    assert made.rows.select(DAY, EVENTS).rows() == [("2013-07-01", 2), ("2013-07-02", 1)]
+
+
 def test_no_events_are_no_rows_in_the_tables_columns() -> None:
     made = curate(FLIGHTS, events([]))
 
