@@ -77,15 +77,21 @@ def make_days(lake: Lake, declared: CuratedTable, window: Window) -> Made:
     return Made(rows=rows, quality=pl.concat(quality), changed=tuple(changed), events_version=events_version)
 
 
-def reconciled(lake: Lake, declared: CuratedTable, *, exact: Sequence[str], events_version: int) -> Reconciled:
-    """Compare a curated table with all events of a version of the lake; ``exact`` are the days made from that version."""
+def reconciled(lake: Lake, declared: CuratedTable, *, made: Sequence[str], events_version: int) -> Reconciled:
+    """Compare a curated table with all events; ``made`` are the days of a run that read that version of them."""
     quality = lake.read(QUALITY.name, predicate=pl.col("dataset") == declared.name)
     stand_for = lake.scan(declared.table.name).group_by(DAY).agg(pl.col(EVENTS).sum()).collect()
-    return reconcile(events_by_day(lake, declared, version=events_version), quality, stand_for, exact=exact)
+    newest = lake.version("events")
+    in_lake = events_by_day(lake, declared, version=newest)
+    same = events_version == newest
+    read = (in_lake if same else events_by_day(lake, declared, version=events_version)).filter(pl.col(DAY).is_in(made))
+    return reconcile(in_lake, quality, stand_for, read=read)
 
 
 def days_to_make(lake: Lake, domain: Domain) -> list[str]:
     """Return the days whose events are all due and that were not made from all the lake holds of them.
+
+    A day that is no partition is none of them: one event of a wrong year must not keep the others from being made.
 
     Cost: a scan of two columns of all events per curated table.
     """
@@ -93,12 +99,12 @@ def days_to_make(lake: Lake, domain: Domain) -> list[str]:
     newest, wanted = from_us(known_until(lake, version)), set[str]()
     for declared in domain.curated:
         if lake.exists(declared.table.name) and lake.exists(QUALITY.name):
-            behind = reconciled(lake, declared, exact=(), events_version=version).behind
+            behind = reconciled(lake, declared, made=(), events_version=version).behind
         else:
             behind = tuple(events_by_day(lake, declared, version=version)[DAY])
         over = newest - declared.after - timedelta(days=1)
         wanted |= {day for day in behind if day <= f"{over:%Y-%m-%d}"}
-    return sorted(wanted)
+    return sorted(wanted.intersection(days().get_partition_keys()))
 
 
 def _curated_asset(domain: Domain, declared: CuratedTable, by_day: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -178,7 +184,7 @@ def _reconciled(declared: CuratedTable) -> dg.AssetChecksDefinition:
         blocking=True,
         description=(
             "Per day: events in the lake, as the newest run saw them, = on time + late + too late + duplicates, and rows "
-            "stand for all but the duplicates. Events that no run reads are a warning."
+            "stand for all but the duplicates. Events too far from their day for any run to read are a warning."
         ),
     )
     def check(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
@@ -187,7 +193,7 @@ def _reconciled(declared: CuratedTable) -> dg.AssetChecksDefinition:
             return dg.AssetCheckResult(passed=False, description="no day has been made yet")
         run = {name: shown.value for name, shown in event.asset_materialization.metadata.items()}
         found = reconciled(
-            lake.open(), declared, exact=_listed(run["days"]), events_version=int(str(run["events_version"]))
+            lake.open(), declared, made=_listed(run["days"]), events_version=int(str(run["events_version"]))
         )
         return dg.AssetCheckResult(
             passed=found.wrong.is_empty() and not found.strays,

@@ -1,7 +1,8 @@
 """Months and days as partitions, and the stretch of time a run of them is about.
 
-Partitions of events and features are months of event time, those of curated tables days, all in UTC. A run may cover several (one run, not one per month) and may be cut at an
-instant inside a month: a history that ends where a stream begins is loaded to that instant and no further (S11).
+Partitions of events and features are months of event time, those of curated tables days, all in UTC. A run may cover
+several (one run, not one per month) and may be cut at an instant inside a month: a history that ends where a stream begins
+is loaded to that instant and no further (S11).
 """
 
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def parse(text: str, *, field: str) -> int:
 
 
 def interval(context: dg.AssetExecutionContext, config: IntervalConfig) -> Window:
-    """Return what a run is about: its months, cut to the configuration.
+    """Return what a run is about: its months or days, cut to the configuration.
 
     Raises:
         InputRejected: nothing of the months is left.

@@ -5,7 +5,6 @@ file, follow from the day's events alone. Too-late events count here, as in ever
 mode ``truth``); features as served never saw them, so each row says how many of its events they are.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -38,7 +37,7 @@ class Reconciled:
         totals: of all fates, and ``events``, over the days curated.
         wrong: one row per day that does not add up: what the lake has, what was counted, what the rows stand for.
         strays: events that happened further from their day than the table says, and are in no row.
-        behind: days that have events, or more events, since they were made, if they ever were; no fault.
+        behind: days that have events nobody has counted yet, made or not; no fault.
     """
 
     days: int
@@ -79,39 +78,41 @@ def curate(table: CuratedTable, events: pl.DataFrame) -> Curated:
     return Curated(rows=rows, quality=quality)
 
 
-def reconcile(
-    in_lake: pl.DataFrame, quality: pl.DataFrame, in_rows: pl.DataFrame, *, exact: Sequence[str]
-) -> Reconciled:
+def reconcile(in_lake: pl.DataFrame, quality: pl.DataFrame, in_rows: pl.DataFrame, *, read: pl.DataFrame) -> Reconciled:
     """Compare what the lake holds with what was counted and with what the rows stand for.
 
     in = strays + on time + late + too late + duplicates, and what is no stray and no duplicate is behind a row.
 
+    No day may count more than the lake holds, and none of the newest run's fewer than that run read: another run may
+    have made days from newer events meanwhile, which is no fault of either.
+
     Args:
-        in_lake: ``day``, ``events`` and how many of them are ``strays``, of every day of the table's events.
+        in_lake: ``day``, ``events`` and how many of them are ``strays``, of every day of the table's events; read after
+            the other two.
         quality: the table's rows of the quality table.
         in_rows: ``day`` and ``events``: the sum over the curated rows.
-        exact: the days that were made from exactly these events; others may be behind, never ahead.
+        read: the columns of ``in_lake`` for the days the newest run made, as the lake was when it read.
     """
     counted = quality.group_by(DAY).agg(pl.col(EVENTS).sum().alias("counted"), pl.col(*FATES).sum())
     days = (
         in_lake.rename({EVENTS: "in_lake"})
         .join(counted, on=DAY, how="full", coalesce=True, validate="1:1")
         .join(in_rows.rename({EVENTS: "in_rows"}), on=DAY, how="full", coalesce=True, validate="1:1")
+        .join(read.select(DAY, (pl.col(EVENTS) - pl.col("strays")).alias("read")), on=DAY, how="left", validate="1:1")
         .sort(DAY)
     )
     known = days.with_columns(pl.exclude(DAY).fill_null(0))
     here = (pl.col("counted") == pl.sum_horizontal(*FATES)) & (
         pl.col("in_rows") == pl.col("counted") - pl.col("duplicates")
     )
-    readable = pl.col("in_lake") - pl.col("strays")
-    more = (readable > pl.col("counted")) & ~pl.col(DAY).is_in(exact)
-    right = here & (more | (readable == pl.col("counted")))
+    readable, counts = pl.col("in_lake") - pl.col("strays"), pl.col("counted")
+    right = here & counts.is_between(pl.col("read"), readable)
     return Reconciled(
         days=days["counted"].count(),
         totals={name: int(quality[name].sum()) for name in (EVENTS, *FATES)},
         wrong=known.filter(~right),
         strays=int(known["strays"].sum()),
-        behind=tuple(known.filter(more)[DAY]),
+        behind=tuple(known.filter((counts >= pl.col("read")) & (counts < readable))[DAY]),
     )
 
 

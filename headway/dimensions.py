@@ -44,6 +44,8 @@ def load_dimension(lake: "Lake", dimension: Dimension, *, at_us: int) -> Loaded:
 def feed_static(lake: "Lake", view: StaticView, dimension: Dimension) -> int:
     """Add to a static view's table what its dimension says and the table lacks; return how many rows.
 
+    Two at once may add a row twice, equal in all columns, which reads as one.
+
     Raises:
         ContractViolation: the dimension has no table yet: load it first.
         TransientFailure: another writer came first; repeat.

@@ -1,8 +1,8 @@
 """The jobs, and the run configuration each takes. `orchestration.launch` starts them from outside Dagster.
 
-Names: a domain's jobs are ``load_history``, ``backfill_features``, ``curate`` and ``load_dimensions`` (with the domain's name
-behind them from the second domain on); a product's are ``train_<product>``, ``score_batch_<product>`` and ``monitor_<product>``, because one run
-makes one model and one MLflow run. All configuration may be left out; instants are RFC 3339, e.g. 2013-06-24T00:00:00Z.
+Names: a domain's jobs are ``load_history``, ``backfill_features``, ``curate`` and ``load_dimensions`` (with the domain's
+name behind them from the second domain on); a product's are ``train_<product>``, ``score_batch_<product>`` and
+``monitor_<product>``, because one run makes one model and one MLflow run. All configuration may be left out; instants are RFC 3339, e.g. 2013-06-24T00:00:00Z.
 
 ``load_history``: partitions (months, key = first day, e.g. 2013-01-01 to 2013-06-01 in one run)::
 
@@ -97,18 +97,26 @@ def domain_jobs(domain: Domain, *, only: bool) -> list[Job]:
     ]
 
 
+def _alone(job: str) -> dict[str, str]:
+    """Return the tag by which the queue runs no two of a job at once (`dagster.yaml`): they write the same tables."""
+    return {"headway/one_at_a_time": job}
+
+
 def _warehouse_jobs(domain: Domain, *, only: bool) -> Iterator[Job]:
     if domain.curated:
-        tables = (curated_key(table) for table in domain.curated)
+        tables, name = (curated_key(table) for table in domain.curated), curate_job_name(domain, only=only)
         yield dg.define_asset_job(
-            curate_job_name(domain, only=only),
+            name,
+            tags=_alone(name),
             selection=dg.AssetSelection.assets(*tables, *(report_key(report) for report in domain.reports)),
             description=f"Make days of the curated tables of {domain.name} from lake events, and the reports over them.",
         )
     if domain.dimensions:
         dimensions = (dimension_key(dimension) for dimension in domain.dimensions)
+        name = f"load_dimensions{_suffix(domain, only=only)}"
         yield dg.define_asset_job(
-            f"load_dimensions{_suffix(domain, only=only)}",
+            name,
+            tags=_alone(name),
             selection=dg.AssetSelection.assets(*dimensions, *(features_key(view) for view in domain.statics)),
             description=f"Load what is true of the entities of {domain.name}, and feed the static views in the lake.",
         )

@@ -92,7 +92,7 @@ class Dagster:
             job: its name.
             run_config: as in the job's page; None for a job that needs none.
             tags: of the run.
-            partitions: first and last partition key, both included, done by one run; a month's key is its first day.
+            partitions: first and last partition key, both included, done by one run; a month's key is its first day, a day's the day.
 
         Raises:
             ContractViolation: there is no such job, or the configuration does not fit it; names what.

@@ -15,6 +15,8 @@ import polars as pl
 from headway.adapters.delta import Lake
 from headway.errors import InputRejected
 
+# An INTERVAL has no length (how long is a month?), a BLOB no text.
+_UNSAYABLE = ("INTERVAL", "BLOB", "BIT")
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -32,7 +34,7 @@ def query(lake: Lake, sql: str, *, tables: Sequence[str] | None = None) -> pl.Da
         tables: those it may name; None = all that occur in it.
 
     Raises:
-        InputRejected: DuckDB does not take the statement; says where and why.
+        InputRejected: DuckDB does not take the statement, or a column of the answer has no plain value; says where and why.
         ContractViolation: one of ``tables`` is not there.
     """
     found = [table for table in lake.tables() if _occurs(table, sql)] if tables is None else tables
@@ -43,10 +45,23 @@ def query(lake: Lake, sql: str, *, tables: Sequence[str] | None = None) -> pl.Da
         try:
             answered = connection.sql(sql)
             # None is what a statement without rows gives: SET, CREATE.
-            return pl.DataFrame() if answered is None else answered.pl()
+            return pl.DataFrame() if answered is None else _plain(answered)
         except duckdb.Error as error:
             there = ", ".join(lake.tables())
             raise InputRejected(f"SQL: {str(error).strip()}\ntables: {there}") from error
+
+
+def _plain(answered: "duckdb.DuckDBPyRelation") -> pl.DataFrame:
+    types = {name: str(dtype) for name, dtype in zip(answered.columns, answered.types, strict=True)}
+    if odd := {name: dtype for name, dtype in types.items() if any(word in dtype for word in _UNSAYABLE)}:
+        raise InputRejected(
+            f"SQL: got columns {odd}, wanted texts, numbers, days and instants; of two instants select "
+            "date_diff('minute', earlier, later), of bytes hex(...)"
+        )
+    rows = answered.pl()
+    # A sum of integers is HUGEINT to DuckDB and a decimal to Arrow; where it fits, it is an integer again.
+    wide = rows.select(pl.col(pl.Decimal(38, 0)).cast(pl.Int64, strict=False))
+    return rows.with_columns(column for column in wide if column.null_count() == rows[column.name].null_count())
 
 
 def _declare(connection: "duckdb.DuckDBPyConnection", lake: Lake, table: str) -> None:
@@ -67,7 +82,9 @@ def _declare(connection: "duckdb.DuckDBPyConnection", lake: Lake, table: str) ->
     if schema:
         connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
     place = f'"{schema}"."{name}"' if schema else f'"{name}"'
-    connection.execute(f"CREATE VIEW {place} AS {rows}")
+    # No others: a folder above the lake that is called x=y would be a column of every table.
+    named = ", ".join(f'"{name}"' for name in empty.columns)
+    connection.execute(f"CREATE VIEW {place} AS SELECT {named} FROM ({rows})")  # noqa: S608
 
 
 def _occurs(table: str, sql: str) -> bool:

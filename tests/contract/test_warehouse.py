@@ -1,5 +1,6 @@
 """The warehouse on real Delta tables, asked by a real DuckDB."""
 
+import json
 import math
 import os
 import threading
@@ -20,6 +21,7 @@ from domains.flights.curated import DELAYS, FLIGHTS
 from headway.adapters.delta import Lake
 from headway.adapters.delta_exact import content_digest, replace_all, replace_days
 from headway.adapters.duckdb import query
+from headway.cli import main
 from headway.errors import InputRejected, TransientFailure
 from headway.lake import INSTANT, LakeTable
 from headway.warehouse import DAY
@@ -227,11 +229,39 @@ def test_tables_are_named_as_in_the_lake(lake: Lake) -> None:
         ("SELECT m FROM curated.numbers", "m"),
         ("SELEC 1", "syntax error"),
         ("SELECT * FROM delta_scan('x')", "delta"),  # would be fetched from a host when it is first used
+        ("SELECT seen - seen AS wait FROM curated.numbers", r"got columns {'wait': 'INTERVAL'}.*date_diff\('minute'"),
     ],
 )
 def test_a_statement_that_does_not_work_says_why(lake: Lake, sql: str, said: str) -> None:
     with pytest.raises(InputRejected, match=said):
         query(lake, sql)
+
+
+def test_a_sum_of_integers_is_an_integer_also_as_json(
+    lake: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To DuckDB it is a number of 128 bits, which arrives as a decimal, and in JSON as a text."""
+    replace(lake, {0: [1, 2]}, days=[0])
+    monkeypatch.setenv("HEADWAY_LAKE", str(lake.path("x").parent))
+
+    assert main(["lake", "query", "SELECT day, sum(n) AS n FROM curated.numbers GROUP BY ALL", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == [{"day": named(0), "n": 3}]
+    assert query(lake, "SELECT sum(n) * 10 ** 38::HUGEINT AS n FROM curated.numbers")["n"].item() == 3 * 10**38
+
+
+def test_an_answer_is_a_table_for_people_and_says_what_it_leaves_out(
+    lake: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace(lake, {0: list(range(103))}, days=[0])
+    monkeypatch.setenv("HEADWAY_LAKE", str(lake.path("x").parent))
+
+    assert main(["lake", "query", "SELECT n, seen FROM curated.numbers ORDER BY n"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["|", "n", "|", "seen", "|"]
+    assert lines[2].split()[1:-1] == ["0", "|", "2013-01-01", "05:00:00", "UTC"]
+    assert (len(lines), lines[-2:]) == (2 + 100 + 2, ["... 3 more rows", "103 rows"])
+    assert main(["lake", "query"]) == 1
+    assert "lake query, SQL: got none, wanted a statement" in capsys.readouterr().err
 
 
 def flown(rows: list[tuple[int, str, str, int | None, int | None, str]]) -> pl.DataFrame:

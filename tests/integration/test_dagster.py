@@ -15,6 +15,7 @@ import httpx
 import polars as pl
 import pytest
 
+from domains.flights.curated import FLIGHTS
 from domains.flights.domain import DOMAIN
 from headway.adapters.delta import Lake
 from headway.adapters.mlflow import MlflowRegistry
@@ -150,6 +151,17 @@ def test_history_launched_through_the_webserver_is_in_the_lake_to_the_instant(hi
         history.dagster.metadata(["lake", "events"])["rows_of_run"]
         == history.lake.read("events", columns=["id"]).height
     )
+
+
+def test_days_of_the_warehouse_and_the_report_over_them_are_one_run(history: Stack) -> None:
+    """By day here, the report not at all: one job holds both."""
+    run(history, "curate", partitions=("2013-03-04", "2013-03-06"))
+
+    flights = history.lake.read(FLIGHTS.table.name)
+    assert set(flights["day"]) == {"2013-03-04", "2013-03-05", "2013-03-06"}
+    told = history.dagster.metadata(["curated", "flights"])
+    assert (told["rows_of_run"], told["days"]) == (flights.height, "2013-03-04 to 2013-03-06")
+    assert history.dagster.metadata(["reports", "delays"])["flights"] == flights.height
 
 
 def test_a_configuration_that_does_not_fit_is_refused_with_what_is_wrong(stack: Stack) -> None:

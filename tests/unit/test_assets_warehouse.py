@@ -350,3 +350,16 @@ def test_the_sensor_asks_for_days_that_are_over_once_and_for_those_that_got_even
     [again] = look(world, first.cursor).run_requests
     assert [again.tags[name] for name in wanted] == [THIRD, THIRD]
     assert again.run_key != asked.run_key
+
+
+def test_one_event_of_a_wrong_year_keeps_no_day_from_being_made(world: World) -> None:
+    """Its day is no partition, so a run that were asked for it could not be launched, and nothing were made any more."""
+    event = arrivals(world.lake, THIRD).head(1)
+    then = pl.col("time", "sched_dep") - timedelta(days=700)
+    odd = event.with_columns(then.cast(INSTANT), pl.lit("odd").alias("id"), pl.lit("2011-02").alias("month"))
+    world.lake.append("events", streamed(odd))
+
+    [asked] = look(world).run_requests
+
+    wanted = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+    assert [asked.tags[name] for name in wanted] == ["2013-01-01", "2013-01-08"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as Graph
 
 from assets.names import (
@@ -126,6 +127,19 @@ def test_the_warehouse_goes_from_events_to_reports_and_from_dimensions_to_the_on
         for view in domain.statics:
             assert graph.get(features_key(view)).parent_keys == {dimensions[view.dimension]}
             assert features_key(view) in graph.get(online_key(domain)).parent_keys
+
+
+def test_runs_that_write_the_same_tables_wait_for_each_other() -> None:
+    instance = yaml.safe_load((SNAPSHOT.parent.parent.parent / "dagster.yaml").read_text())
+    [limit] = instance["concurrency"]["runs"]["tag_concurrency_limits"]
+
+    assert (limit["value"], limit["limit"]) == ({"applyLimitPerUniqueValue": True}, 1)
+    jobs = {job.name: job.tags for job in defs.resolve_all_job_defs()}
+    assert {name: jobs[name].get(limit["key"]) for name in ("curate", "load_dimensions", "load_history")} == {
+        "curate": "curate",
+        "load_dimensions": "load_dimensions",
+        "load_history": None,
+    }
 
 
 def test_every_topic_that_carries_data_is_an_asset(graph: Graph) -> None:
