@@ -18,6 +18,7 @@ from headway.events import Event
 from headway.features.definitions import FeatureView
 from headway.features.static import StaticView
 from headway.meanings import Meaning, meanings
+from headway.warehouse_rules import check_warehouse
 
 if TYPE_CHECKING:
     import polars as pl
@@ -137,11 +138,7 @@ class Domain:
         columns = self.columns
         for view in self.views:
             self._check(view, columns)
-        for static in self.statics:
-            self._check_static(static)
-        for table in self.curated:
-            self._check_curated(table)
-        self._check_tables()
+        check_warehouse(self)
 
     def _check(self, view: FeatureView, columns: Mapping[str, ColumnType]) -> None:
         where = f"domain {self.name}, feature view {view.qualified}"
@@ -165,44 +162,6 @@ class Domain:
             raise ContractViolation(
                 f"{where}, lateness: got {view.lateness}, wanted {contract.lateness}, that of {view.source}"
             )
-
-    def _check_static(self, view: StaticView) -> None:
-        where = f"domain {self.name}, static view {view.qualified}"
-        dimension = self.dimension(view.dimension)
-        if len(view.keys) != len(dimension.keys):
-            raise ContractViolation(f"{where}, keys: got {view.keys}, wanted one for each of {dimension.keys}")
-        # Polars and the lake call a type what features call it, but for the case.
-        known = {name: str(column.dtype).lower() for name, column in dimension.columns.items()}
-        if other := {name: known.get(name) for name, dtype in view.columns.items() if known.get(name) != dtype}:
-            raise ContractViolation(
-                f"{where}, columns: got {dict(view.columns)}, wanted columns of dimension {dimension.name}; it has {other}"
-            )
-
-    def _check_curated(self, table: "CuratedTable") -> None:
-        where = f"domain {self.name}, curated table {table.name}"
-        contracts = [self.contract(event_type) for event_type in table.event_types]
-        known = {"type", "subject", "time", "planted", *self.columns}
-        if missing := sorted(table.reads - known):
-            raise ContractViolation(f"{where}: events have no column {missing} (found: {sorted(known)})")
-        without = [
-            c.event_type for c in contracts if {**c.columns, "time": "timestamp"}.get(table.day_of) != "timestamp"
-        ]
-        if without:
-            raise ContractViolation(
-                f"{where}, day_of: got {table.day_of}, wanted an instant of every event; {without} lack it"
-            )
-
-    def _check_tables(self) -> None:
-        names = [table.table.name for table in self.curated]
-        names += [dimension.table.name for dimension in self.dimensions]
-        names += [report.table.name for report in self.reports]
-        if len(set(names)) != len(names):
-            raise ContractViolation(f"domain {self.name}: table of the warehouse declared twice in {sorted(names)}")
-        for report in self.reports:
-            if missing := [table for table in report.reads if table not in names]:
-                raise ContractViolation(
-                    f"domain {self.name}, report {report.name}: no table {missing} (found: {names})"
-                )
 
     def dimension(self, name: str) -> "Dimension":
         """Return a dimension by name.

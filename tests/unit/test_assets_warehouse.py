@@ -114,7 +114,6 @@ def test_one_run_makes_its_days_and_the_report_and_everything_adds_up(world: Wor
 
 
 def test_flights_are_what_labels_say_they_are(made: World) -> None:
-
     wanted = examples(made.lake.read("events")).select(
         "subject", "outcome", pl.col("label").alias("late"), "carrier", "sched_dep", "sched_arr"
     )
