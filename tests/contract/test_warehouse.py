@@ -155,7 +155,7 @@ def test_two_runs_at_once_leave_the_rows_of_one_of_them(lake: Lake) -> None:
     for each in runs:
         each.join(timeout=30)
 
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["TransientFailure", "list"]
+    assert sorted(isinstance(outcome, TransientFailure) for outcome in outcomes) == [False, True]
     assert lake.read(NUMBERS.name)["n"].to_list() in ([10, 11], [20, 21])
 
 
@@ -246,7 +246,8 @@ def test_a_sum_of_integers_is_an_integer_also_as_json(
 
     assert main(["lake", "query", "SELECT day, sum(n) AS n FROM curated.numbers GROUP BY ALL", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == [{"day": named(0), "n": 3}]
-    assert query(lake, "SELECT sum(n) * 10 ** 38::HUGEINT AS n FROM curated.numbers")["n"].item() == 3 * 10**38
+    beyond = query(lake, f"SELECT sum(n) * {10**30}::HUGEINT AS n FROM curated.numbers")
+    assert beyond["n"].item() == 3 * 10**30, "what does not fit stays exact"
 
 
 def test_an_answer_is_a_table_for_people_and_says_what_it_leaves_out(

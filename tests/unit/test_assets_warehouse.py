@@ -32,6 +32,7 @@ from tests.unit_lake import january
 
 DAYS = ("2012-12-31", "2013-01-10")  # of all flights the lake knows
 THIRD = "2013-01-03"
+AROUND = ("2013-01-02", "2013-01-04")
 CURATED, REPORT = [curated_key(FLIGHTS), curated_key(WEATHER_HOURS)], report_key(DELAYS)
 
 
@@ -140,6 +141,7 @@ def test_a_repeat_writes_nothing_and_other_runs_give_the_same_bytes(made: World)
     assert {name: content_digest(made.lake, name) for name in tables} == digests
 
 
+@pytest.mark.long
 def test_bulk_and_stream_give_the_same_bytes(made: World) -> None:
     bulk = content_digest(made.lake, FLIGHTS.table.name)
     rows = made.lake.read("events").sample(fraction=1.0, shuffle=True, seed=3)
@@ -183,6 +185,7 @@ def test_duplicates_late_and_too_late_events_are_counted_and_change_only_their_d
     assert {day for day in after if after[day] != files[day]} == {f"{DAY}={THIRD}"}
 
 
+@pytest.mark.long
 def test_a_day_whose_events_are_gone_is_emptied(made: World) -> None:
     made.lake.delete("events", f"sched_dep >= '{THIRD}T00:00:00Z' AND sched_dep < '2013-01-04T00:00:00Z'")
 
@@ -193,6 +196,7 @@ def test_a_day_whose_events_are_gone_is_emptied(made: World) -> None:
     assert made.lake.read(FLIGHTS.table.name, predicate=pl.col(DAY) == "2013-01-04").height > 800
 
 
+@pytest.mark.long
 def test_days_that_got_events_since_are_named_and_are_no_fault(made: World) -> None:
     made.lake.append("events", streamed(arrivals(made.lake, THIRD).head(1)))
 
@@ -205,6 +209,7 @@ def test_days_that_got_events_since_are_named_and_are_no_fault(made: World) -> N
     assert checks(make(made, THIRD, THIRD))["flights", RECONCILED]
 
 
+@pytest.mark.long
 def test_an_event_that_no_run_reads_is_a_warning(world: World) -> None:
     """It happened further from its flight's day than the table says events do; unread, it would be missing for ever."""
     event = arrivals(world.lake, THIRD).head(1)
@@ -213,7 +218,7 @@ def test_an_event_that_no_run_reads_is_a_warning(world: World) -> None:
     )
     world.lake.append("events", streamed(odd))
 
-    result = make(world)
+    result = make(world, *AROUND)
 
     [found] = [e for e in result.get_asset_check_evaluations() if not e.passed]
     assert (found.check_name, found.severity) == (RECONCILED, dg.AssetCheckSeverity.WARN)
@@ -229,7 +234,7 @@ def test_a_run_that_reads_less_than_there_is_fails_the_check_and_stops_the_repor
     assets = [a for a in wrong if not isinstance(a, dg.AssetChecksDefinition)]
     judges = [a for a in right if isinstance(a, dg.AssetChecksDefinition)]
 
-    result = world.run([*assets, *judges], select=[CURATED[0], REPORT], checked=[CURATED[0]], partitions=DAYS)
+    result = world.run([*assets, *judges], select=[CURATED[0], REPORT], checked=[CURATED[0]], partitions=AROUND)
 
     assert not result.success
     [found] = [e for e in result.get_asset_check_evaluations() if not e.passed]
@@ -242,6 +247,7 @@ def test_a_run_that_reads_less_than_there_is_fails_the_check_and_stops_the_repor
     assert result.asset_materializations_for_node(REPORT.to_python_identifier()) == []
 
 
+@pytest.mark.long
 def test_rows_that_somebody_changed_by_hand_are_found(made: World) -> None:
     table = FLIGHTS.table.name
     kept = made.lake.read(table, predicate=pl.col(DAY) == THIRD).tail(-1)
@@ -250,23 +256,25 @@ def test_rows_that_somebody_changed_by_hand_are_found(made: World) -> None:
     result = make(made, "2013-01-05", "2013-01-05")
 
     assert not checks(result)["flights", RECONCILED]
-    assert checks(make(made))["flights", RECONCILED], "making the day again mends it"
+    assert checks(make(made, THIRD, THIRD))["flights", RECONCILED], "making the day again mends it"
 
 
+@pytest.mark.long
 def test_a_flight_of_two_days_is_found_by_its_key(world: World) -> None:
     event = arrivals(world.lake, THIRD).head(1)
     odd = event.with_columns(pl.lit("odd").alias("id"), (pl.col("sched_dep") + timedelta(days=1)).cast(INSTANT))
     world.lake.append("events", streamed(odd))
 
-    result = make(world)
+    result = make(world, *AROUND)
 
     found = checks(result)
     assert (found["flights", RECONCILED], found["flights", UNIQUE], found["weather", UNIQUE]) == (True, False, True)
     assert result.success, "one producer's fault does not keep everybody from the report"
 
 
+@pytest.mark.long
 def test_assets_show_where_columns_come_from_and_a_picture(world: World) -> None:
-    result = make(world)
+    result = make(world, THIRD, THIRD)
 
     told, report = shown(result, curated_key(FLIGHTS)), shown(result, REPORT)
     lineage = told["dagster/column_lineage"].deps_by_column
@@ -312,6 +320,7 @@ def test_dimensions_load_and_feed_the_static_views(world: World) -> None:
     assert shown(changed, dimension_key(PLANES))["dagster/row_count"] == 3323
 
 
+@pytest.mark.long
 def test_a_dimension_that_overlaps_feeds_nothing(world: World) -> None:
     load(world, "2013-01-01T00:00:00Z")
     table = PLANES.table.name
