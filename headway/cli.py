@@ -55,7 +55,7 @@ COMMANDS = (
     Entry("ledger", "streaming.audit:ledger_command", "account for every accepted event"),
     Entry("parity", "streaming.audit:parity_command", "recompute what predictions were served with"),
     Entry("letters", "streaming.letters_commands:letters_command", "find, fix, replay or discard dead letters"),
-    Entry("lake", "headway.lake_command:lake_command", "show the lake's tables and their files, ask them by SQL, or merge small files"),
+    Entry("lake", "headway.lake_command:lake_command", "show the lake's tables, ask them by SQL, or merge small files"),
     Entry("bench", "headway.bench_command:bench_command", "list the benchmarks, or run one beside its peers"),
     Entry("kafka", "orchestration.kafka_command:kafka_command", "show the event log's replication, or try it"),
     Entry(
