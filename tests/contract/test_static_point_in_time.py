@@ -187,7 +187,9 @@ def by_store(lake: Lake, url: str, each: Fed, asked: list[tuple[str, int]]) -> l
     return answers
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["aircraft", "airport"])
+@pytest.mark.parametrize(
+    "number", [pytest.param(0, id="aircraft"), pytest.param(1, id="airport", marks=pytest.mark.long)]
+)
 def test_every_reader_sees_what_was_true_at_each_instant(
     lake: Lake, fed: tuple[Fed, Fed], valkey: str, tmp_path: Path, number: int
 ) -> None:

@@ -153,6 +153,7 @@ def test_history_launched_through_the_webserver_is_in_the_lake_to_the_instant(hi
     )
 
 
+@pytest.mark.long
 def test_days_of_the_warehouse_and_the_report_over_them_are_one_run(history: Stack) -> None:
     """By day here, the report not at all: one job holds both."""
     run(history, "curate", partitions=("2013-03-04", "2013-03-06"))
