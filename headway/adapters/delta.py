@@ -45,13 +45,13 @@ class Lake:
     """All tables under one folder. Holds no state: each call opens the table anew (5-25 ms)."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def path(self, table: str) -> Path:
         """Return the table's folder: ``features.origin_delay.v1`` is ``features/origin_delay.v1``."""
         if not _NAME.match(table):
             raise ContractViolation(f"lake table {table!r}: wanted a name like events or features.origin_delay.v1")
-        return self._root.joinpath(*table.split(".", 1))
+        return self.root.joinpath(*table.split(".", 1))
 
     def exists(self, table: str) -> bool:
         """Whether the table has been created."""
@@ -81,7 +81,7 @@ class Lake:
         there = _columns(opened)
         added = [field for field in fields if field.name not in there]
         if added and all(field.nullable for field in added) and there.items() <= dict(table.columns).items():
-            with _explained(table.name):
+            with explained(table.name):
                 opened.alter.add_columns(added)
         found = (_columns(opened), tuple(opened.metadata().partition_columns))
         if found != (dict(table.columns), table.partition_by):
@@ -159,7 +159,7 @@ class Lake:
             ContractViolation: see ``append``.
         """
         opened = self._open(table, version)
-        with _explained(table):
+        with explained(table):
             write_deltalake(opened, _fitted(table, opened, frame), mode="overwrite", predicate=predicate)
 
     def delete(self, table: str, predicate: str) -> int:
@@ -172,7 +172,7 @@ class Lake:
             TransientFailure: another writer came first; repeat.
         """
         opened = self._open(table)
-        with _explained(table):
+        with explained(table):
             return int(opened.delete(predicate)["num_deleted_rows"] or 0)
 
     def bulk_load(self, domain: Domain, frame: pl.DataFrame, *, start_us: int, end_us: int) -> int:
@@ -267,8 +267,8 @@ class Lake:
 
     def tables(self) -> list[str]:
         """Return the names of the tables there are, in name order."""
-        logs = (*self._root.glob("*/_delta_log"), *self._root.glob("*/*/_delta_log"))
-        return sorted(".".join(log.parent.relative_to(self._root).parts) for log in logs)
+        logs = (*self.root.glob("*/_delta_log"), *self.root.glob("*/*/_delta_log"))
+        return sorted(".".join(log.parent.relative_to(self.root).parts) for log in logs)
 
     def files(self, table: str) -> int:
         """Return how many files hold the table's rows as it is now."""
@@ -276,7 +276,7 @@ class Lake:
 
     def compact(self, table: str) -> int:
         """Merge small files; return how many went. Rows and older versions stay readable; writers may go on."""
-        with _explained(table):
+        with explained(table):
             return int(self._open(table).optimize.compact()["numFilesRemoved"])
 
     def forget(self, table: str, *, keep: timedelta) -> int:
@@ -288,7 +288,7 @@ class Lake:
         if keep < _LEAST_KEPT:
             raise ContractViolation(f"lake table {table}: got {keep} to keep, wanted at least {_LEAST_KEPT}")
         opened = self._open(table)
-        with _explained(table):
+        with explained(table):
             gone = opened.vacuum(retention_hours=int(keep / timedelta(hours=1)), dry_run=False)
             opened.create_checkpoint()
             opened.cleanup_metadata()
@@ -301,7 +301,7 @@ class Lake:
 
     def _append(self, opened: DeltaTable, table: str, frame: pl.DataFrame, marks: Sequence[Transaction]) -> None:
         rows = _fitted(table, opened, frame)
-        with _explained(table):
+        with explained(table):
             write_deltalake(
                 opened, rows, mode="append", commit_properties=CommitProperties(app_transactions=list(marks))
             )
@@ -318,20 +318,26 @@ def _columns(opened: DeltaTable) -> dict[str, pl.DataType]:
 
 def _fitted(table: str, opened: DeltaTable, frame: pl.DataFrame) -> pl.DataFrame:
     """Return the frame's columns in the table's order; an all-null column without a type takes the table's."""
+    check_fits(table, opened, frame.schema)
+    return frame.select(pl.col(name).cast(dtype) for name, dtype in _columns(opened).items())
+
+
+def check_fits(table: str, opened: DeltaTable, found: Mapping[str, pl.DataType]) -> None:
+    """Refuse columns that are not the table's, by name or by type; an all-null column may be without a type."""
     wanted = _columns(opened)
-    missing, unknown = [c for c in wanted if c not in frame.columns], [c for c in frame.columns if c not in wanted]
+    missing, unknown = [c for c in wanted if c not in found], [c for c in found if c not in wanted]
     if missing or unknown:
         raise ContractViolation(
             f"lake table {table}: the frame lacks {missing} and has unknown {unknown} (wanted: {list(wanted)})"
         )
     for name, dtype in wanted.items():
-        if frame.schema[name] not in (dtype, pl.Null()):
-            raise ContractViolation(f"lake table {table}: column {name!r} got {frame.schema[name]}, wanted {dtype}")
-    return frame.select(pl.col(name).cast(dtype) for name, dtype in wanted.items())
+        if found[name] not in (dtype, pl.Null()):
+            raise ContractViolation(f"lake table {table}: column {name!r} got {found[name]}, wanted {dtype}")
 
 
 @contextmanager
-def _explained(table: str) -> Iterator[None]:
+def explained(table: str) -> Iterator[None]:
+    """Say what Delta refuses in this package's errors; another writer that came first is `Overtaken`."""
     try:
         yield
     except CommitFailedError as error:
