@@ -10,17 +10,17 @@ import dagster as dg
 import polars as pl
 
 from assets.declared import Materialized, without_beta_warning
-from assets.intervals import IntervalConfig, Months, interval, months, parse
+from assets.intervals import IntervalConfig, interval, months, parse
 from assets.names import LAKE_EVENTS, features_key, producers_key, topic_key
-from assets.resources import LakeResource, LogResource
+from assets.resources import LakeResource, LogResource, settings
 from assets.shown import owners, schema_of
 from assets.topics import stream_assets
 from headway.adapters.delta import Lake
-from headway.clock import format_us, from_us, monotonic_s
+from headway.clock import monotonic_s
 from headway.contracts import Domain, Transform
 from headway.drift import Window
 from headway.errors import ContractViolation
-from headway.features.changelog import backfilled_rows, changelog_table
+from headway.features.changelog import changelog_table
 from headway.features.definitions import FeatureView
 from headway.lake import events_table
 from headway.topics import EVENTS_ENRICHED, features_topic
@@ -76,7 +76,7 @@ def _features_asset(domain: Domain, view: FeatureView, by_month: dg.MonthlyParti
     def features(context: dg.AssetExecutionContext, config: IntervalConfig, lake: LakeResource) -> Materialized:
         window = interval(context, config)
         started_s = monotonic_s()
-        rows = backfill(lake.open(), domain, view, window)
+        rows = _backfill(lake.open(), view, window)
         seconds = monotonic_s() - started_s
         _show_months(context, lake.open(), table.name)
         return _result(table.name, lake.open(), window, rows=rows, seconds=seconds, digest=view.digest)
@@ -96,27 +96,6 @@ def _features_asset(domain: Domain, view: FeatureView, by_month: dg.MonthlyParti
             kinds={"deltalake", "feast"},
             metadata={**schema_of(table), "view_digest": view.digest},
         )(features)
-
-
-def backfill(lake: Lake, domain: Domain, view: FeatureView, window: Window) -> int:
-    """Make a view's backfilled rows of [from, until) exactly those the lake's events imply; return how many.
-
-    Streamed rows stay, whatever they say: of one instant the greater revision counts, and theirs is greater.
-    """
-    from headway.features.offline import changelog
-
-    lake.create(changelog_table(view))
-    events = lake.read("events", columns=_columns(domain, view), predicate=_reach(view, window))
-    # `changelog` takes (start, until], a partition holds [from, until).
-    rows = backfilled_rows(view, changelog(events, view, start_us=window.from_us - 1, until_us=window.until_us - 1))
-    touched = Months.of(window)
-    lake.overwrite_partition(
-        changelog_table(view).name,
-        rows,
-        f"month >= '{touched.first}' AND month <= '{touched.last}' AND source = 'backfill' "
-        f"AND event_timestamp >= '{format_us(window.from_us)}' AND event_timestamp < '{format_us(window.until_us)}'",
-    )
-    return rows.height
 
 
 def ledger_check(read: Callable[[LakeResource, LogResource], dg.AssetCheckResult]) -> dg.AssetChecksDefinition:
@@ -161,23 +140,12 @@ def _planted(domain: Domain, planted_from: str | None) -> Transform | None:
     return domain.planted_change(parse(planted_from, field="planted_from"))
 
 
-def _columns(domain: Domain, view: FeatureView) -> list[str]:
-    wanted = dict.fromkeys(("id", "type", "time", "topic", "tick_before", "too_late", *view.keys, *view.fields))
-    return [name for name in events_table(domain).columns if name in wanted]
+def _backfill(lake: Lake, view: FeatureView, window: Window) -> int:
+    from headway.backfill_engine import backfill_engine
 
-
-def _reach(view: FeatureView, window: Window) -> pl.Expr:
-    """Return which events can show in the rows of a window: its own, and those its first windows look back on."""
-    until = (pl.col("time") < from_us(window.until_us)) & (pl.col("type") == view.source)
-    if any(aggregate.window is None for aggregate in view.aggregates):
-        return until  # last_ever remembers for good
-    first_us = window.from_us - view.max_window_us - view.hop_us
-    first = Months.of(Window(from_us=first_us, until_us=window.until_us))
-    return (
-        until
-        & pl.col("month").is_between(pl.lit(first.first), pl.lit(first.last))
-        & (pl.col("time") > from_us(first_us))
-    )
+    known = settings()
+    with backfill_engine(known.backfill_engine, known) as backfill:
+        return sum(done.rows for done in backfill([view], window, lake=lake, mode="as_served"))
 
 
 def _show_months(context: dg.AssetExecutionContext, lake: Lake, table: str) -> None:

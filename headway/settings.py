@@ -119,6 +119,10 @@ class Settings(BaseSettings):
         default="", description="Feast's registry, a database URL of SQLAlchemy; a file below the state when empty"
     )
     lake: str = Field(default="", description="folder or URL of the Delta tables; <state>/lake when empty")
+    backfill_engine: Literal["process", "spark"] = Field(
+        default="process",
+        description="what computes the past of features: this process, or Spark as HEADWAY_SPARK_* says",
+    )
     group_protocol: Literal["consumer", "classic"] = Field(
         default="consumer", description="how stream jobs share partitions; classic for brokers before Kafka 4.0"
     )

@@ -2,6 +2,8 @@
 
 catalogue  what features there are; --markdown gives the page docs/features/catalogue.md
 lock       write down the hash of view versions that are new
+backfill   write the past of views to the lake, in this process or on Spark
+compare    make the past of views with every engine and compare, row by row
 bootstrap  give the feature job and the online store the past they never streamed (S11)
 refresh    load the static views, as the warehouse has them now
 status     watermark and lag of every view, and whether it may serve
@@ -31,15 +33,19 @@ def features_command(parser: ArgumentParser) -> Run:
     parser.add_argument(
         "--until",
         metavar="INSTANT",
-        help="bootstrap: RFC 3339; later events come by the stream; default: the newest event or watermark there is",
+        help="bootstrap: RFC 3339; later events come by the stream; default: the newest event or watermark there is; "
+        "backfill, compare: rows before it; default: the newest event",
     )
     parser.add_argument(
         "--view",
         action="append",
         default=[],
         metavar="VIEW",
-        help="bootstrap: only these, new beside old; default: all",
+        help="bootstrap: only these, new beside old; backfill, compare: only these; default: all",
     )
+    parser.add_argument("--from", dest="start", metavar="INSTANT", help="backfill, compare: default: the oldest event")
+    parser.add_argument("--engine", choices=("process", "spark"), help="backfill: default: HEADWAY_BACKFILL_ENGINE")
+    parser.add_argument("--mode", choices=("as_served", "truth"), help="backfill, compare: default: as_served")
     parser.add_argument("--reason", default="", metavar="TEXT", help="forget: why; it is recorded")
     parser.add_argument("--by", default=None, help="forget: who does this; default: the user of this machine")
 
@@ -54,10 +60,12 @@ def _check_meant(arguments: Namespace) -> None:
     """Refuse what an action would pass over: `bootstrap VIEW` without --view would bootstrap all of them."""
     from headway.errors import InputRejected
 
-    for action, taken in _ONLY_FOR.items():
-        if unread := [name for name in taken if getattr(arguments, name) and action != arguments.action]:
-            told = ", ".join("NAME" if name == "names" else f"--{name}" for name in unread)
-            raise InputRejected(f"features {arguments.action}: got {told}, which only `features {action}` takes")
+    for name, actions in _ONLY_FOR.items():
+        if getattr(arguments, name) and arguments.action not in actions:
+            told = {"names": "NAME", "start": "--from"}.get(name, f"--{name}")
+            takers = " and ".join(f"`features {action}`" for action in actions)
+            takes = "takes" if len(actions) == 1 else "take"
+            raise InputRejected(f"features {arguments.action}: got {told}, which only {takers} {takes}")
 
 
 def _catalogue(arguments: Namespace, _: Say) -> Outcome:
@@ -102,6 +110,18 @@ def _bootstrapped(arguments: Namespace, say: Say) -> Outcome:
     until_us = arguments.until and parse_instant_us(arguments.until, field="--until")
     written = bootstrap(Settings(), domain, until_us=until_us, say=say, views=views)
     return Outcome(holds=True, facts={"views": written}, lines=[])
+
+
+def _backfilled(arguments: Namespace, say: Say) -> Outcome:
+    from streaming.backfill_command import backfilled
+
+    return backfilled(arguments, say, _domain(arguments.domain))
+
+
+def _compared(arguments: Namespace, say: Say) -> Outcome:
+    from streaming.backfill_command import compared
+
+    return compared(arguments, say, _domain(arguments.domain))
 
 
 def _refreshed(arguments: Namespace, _: Say) -> Outcome:
@@ -194,14 +214,23 @@ def _domain(name: str | None) -> "Domain":
     return next(iter(all_domains().values())) if name is None else find_domain(name)
 
 
+_PAST = ("bootstrap", "backfill", "compare")
 _ONLY_FOR: Mapping[str, tuple[str, ...]] = {
-    "catalogue": ("markdown",),
-    "bootstrap": ("until", "view"),
-    "forget": ("names", "reason", "by"),
+    "markdown": ("catalogue",),
+    "until": _PAST,
+    "view": _PAST,
+    "start": _PAST[1:],
+    "mode": _PAST[1:],
+    "engine": ("backfill",),
+    "names": ("forget",),
+    "reason": ("forget",),
+    "by": ("forget",),
 }
 _ACTIONS: Mapping[str, Run] = {
     "catalogue": _catalogue,
     "lock": _lock,
+    "backfill": _backfilled,
+    "compare": _compared,
     "bootstrap": _bootstrapped,
     "refresh": _refreshed,
     "status": _status,

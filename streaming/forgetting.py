@@ -18,7 +18,7 @@ import polars as pl
 from headway.adapters.delta import Lake
 from headway.clock import from_us
 from headway.errors import InputRejected, TransientFailure
-from headway.features.changelog import changelog_table
+from headway.features.changelog import changelog_table, truth_table
 from headway.features.definitions import FeatureView
 from headway.features.state import EverKey, TileKey, parse_key
 from headway.features.static import StaticView
@@ -176,14 +176,15 @@ def _forget(view: View, keys: Mapping[str, str], stores: Stores) -> Forgotten:
     stores.publisher.publish(state)
     fields = stores.online.forget(view.online_name, keys, tuple(view.columns))
     table = changelog_table(view).name
-    there = stores.lake.exists(table)
+    tables = [table, truth_table(view).name] if isinstance(view, FeatureView) else [table]
+    there = [name for name in tables if stores.lake.exists(name)]
     return Forgotten(
         view=view.qualified,
         entity=entity_digest(view, keys),
         state_records=len(state),
         online_fields=fields,
-        lake_rows=stores.lake.delete(table, _predicate(keys)) if there else 0,
-        lake_version=stores.lake.version(table) if there else None,
+        lake_rows=sum(stores.lake.delete(name, _predicate(keys)) for name in there),
+        lake_version=stores.lake.version(table) if table in there else None,
     )
 
 

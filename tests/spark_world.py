@@ -30,14 +30,25 @@ def run_command(
     *arguments: str, state: Path, port_base: int, variables: Mapping[str, str] | None = None
 ) -> tuple[int, Any]:
     """Run ``headway spark-memory ... --json`` and return its exit code and its facts."""
-    given = ("-m", "headway.cli", "spark-memory", *arguments, "--json")
-    done = _python(*given, state=state, port_base=port_base, variables=variables or {})
+    return run_headway("spark-memory", *arguments, state=state, port_base=port_base, variables=variables)
+
+
+def run_headway(
+    *arguments: str,
+    state: Path,
+    port_base: int,
+    variables: Mapping[str, str] | None = None,
+    deadline_s: float = DEADLINE_S,
+) -> tuple[int, Any]:
+    """Run ``headway ... --json`` and return its exit code and its facts."""
+    given = ("-m", "headway.cli", *arguments, "--json")
+    done = _python(*given, state=state, port_base=port_base, variables=variables or {}, deadline_s=deadline_s)
     assert done.stdout, done.stderr[-4_000:]
     return done.returncode, json.loads(done.stdout)
 
 
 def _python(
-    *arguments: str, state: Path, port_base: int, variables: Mapping[str, str]
+    *arguments: str, state: Path, port_base: int, variables: Mapping[str, str], deadline_s: float = DEADLINE_S
 ) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
@@ -52,7 +63,7 @@ def _python(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=DEADLINE_S,
+        timeout=deadline_s,
         check=False,
     )
 

@@ -6,9 +6,9 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from assets.domain import backfill
 from domains.flights.domain import DOMAIN
 from headway.adapters.delta import Lake
+from headway.backfill import backfill
 from headway.clock import parse_instant_us
 from headway.drift import Window
 
@@ -28,5 +28,5 @@ def january() -> Lake:
     events = load().events_between(window.from_us, window.until_us)
     lake.bulk_load(DOMAIN, events, start_us=window.from_us, end_us=window.until_us)
     for view in DOMAIN.views:
-        backfill(lake, DOMAIN, view, window)
+        backfill(lake, view, window, mode="as_served")
     return lake

@@ -5,6 +5,7 @@ that its join takes the last of equal instants (SEMANTICS S4).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import polars as pl
@@ -18,7 +19,7 @@ from headway.lake import INSTANT, LakeTable, as_table
 from headway.ports import Message
 from headway.ticks import is_watermark
 
-_DTYPES = {"int64": pl.Int64(), "float64": pl.Float64()}
+DTYPES = {"int64": pl.Int64(), "float64": pl.Float64()}
 
 
 class Columned(Protocol):
@@ -43,7 +44,7 @@ def changelog_table(view: Columned) -> LakeTable:
     Raises:
         ContractViolation: a feature has the name of a key or of another column of the table.
     """
-    features = {name: _DTYPES[dtype] for name, dtype in view.columns.items()}
+    features = {name: DTYPES[dtype] for name, dtype in view.columns.items()}
     if taken := sorted(features.keys() & {*view.keys, *RESERVED}):
         raise ContractViolation(f"view {view.qualified}, columns: got {taken}, wanted names that its table has not yet")
     return LakeTable(
@@ -66,9 +67,18 @@ def changelog_table(view: Columned) -> LakeTable:
     )
 
 
-def backfilled_rows(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows of ``offline.changelog`` in the table's columns; transport columns are null."""
-    return _fitted(view, rows)
+def truth_table(view: FeatureView) -> LakeTable:
+    """Return the table of what a view's values would have been, had nothing come too late; for analysis, never served."""
+    served = changelog_table(view)
+    return replace(served, name=f"truth.{view.qualified}")
+
+
+def backfilled_rows(view: FeatureView, rows: pl.DataFrame, *, table: LakeTable | None = None) -> pl.DataFrame:
+    """Return rows of ``offline.changelog`` in the table's columns; transport columns are null.
+
+    A ``month`` that they have is kept: to format every instant takes longer than to compute its features.
+    """
+    return _fitted(rows, table or changelog_table(view))
 
 
 def streamed_changelog(view: FeatureView, messages: Sequence[Message]) -> pl.DataFrame:
@@ -78,7 +88,7 @@ def streamed_changelog(view: FeatureView, messages: Sequence[Message]) -> pl.Dat
         "event_timestamp": INSTANT,
         "revision": pl.Int64(),
         "known_at": INSTANT,
-        **{name: _DTYPES[dtype] for name, dtype in view.columns.items()},
+        **{name: DTYPES[dtype] for name, dtype in view.columns.items()},
         "topic": pl.String(),
         "partition": pl.Int64(),
         "offset": pl.Int64(),
@@ -93,12 +103,10 @@ def streamed_changelog(view: FeatureView, messages: Sequence[Message]) -> pl.Dat
         place = (message.topic, message.partition, message.offset)
         rows.append((*row.key, from_us(row.event_time_us), row.revision, known_at, *values, *place))
     frame = pl.DataFrame(rows, schema=schema, orient="row")
-    return _fitted(view, frame.with_columns(source=pl.lit("stream")))
+    return _fitted(frame.with_columns(source=pl.lit("stream")), changelog_table(view))
 
 
-def _fitted(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
-    instants = rows.with_columns(
-        created_timestamp=pl.col("revision").cast(INSTANT),
-        month=pl.col("event_timestamp").dt.strftime("%Y-%m"),
-    )
-    return as_table(instants, changelog_table(view))
+def _fitted(rows: pl.DataFrame, table: LakeTable) -> pl.DataFrame:
+    if "month" not in rows.columns:
+        rows = rows.with_columns(month=pl.col("event_timestamp").dt.strftime("%Y-%m"))
+    return as_table(rows.with_columns(created_timestamp=pl.col("revision").cast(INSTANT)), table)

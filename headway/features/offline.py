@@ -5,15 +5,18 @@ division, extremes come from ranges. What bites: queries of the served past need
 the answer was computed under, because an event counts only from the tick after it on.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
+from headway.features.changes import Changes
 from headway.features.columns import Value
-from headway.features.definitions import FeatureView
-from headway.features.ranges import Bools, History, Ints, Numbers
+from headway.features.definitions import Aggregate, FeatureView
+from headway.features.order import Ints
+from headway.features.ranges import Bools, History, Numbers
 from headway.features.tiles import Key
 
 Mode = Literal["as_served", "truth"]
@@ -55,11 +58,25 @@ def changelog(
     """Return all changelog rows in (start, until], sorted by key and instant, as the job would finally have them.
 
     Columns: the view's keys (strings), ``event_timestamp``, ``revision`` (0), ``known_at`` (the row's own instant: on
-    time, a row is known when it happens), one column per feature, ``source`` ("backfill").
+    time, a row is known when it happens; null in ``truth``, which nobody knew then), one column per feature, ``source``
+    ("backfill").
     """
+    [rows] = changelogs(events, view, bounds_us=[start_us, until_us], mode=mode)
+    return rows
+
+
+def changelogs(
+    events: pl.DataFrame, view: FeatureView, *, bounds_us: Sequence[int], mode: Mode = "as_served"
+) -> Iterator[pl.DataFrame]:
+    """Yield the changelog rows between each bound and the next, as ``changelog`` does, from one history."""
     history = History.of(events, view, with_too_late=mode == "truth")
-    entity, at_us = history.row_instants(start_us=start_us, until_us=until_us)
-    return _rows(history, entity, at_us, _evaluate(history, entity, at_us))
+    changes = Changes.of(history, start_us=bounds_us[0], until_us=bounds_us[-1])
+    stretch = np.searchsorted(np.asarray(bounds_us[1:-1], dtype=np.int64), changes.at_us, side="left").astype(np.int16)
+    for number in range(len(bounds_us) - 1):
+        found = changes.at(np.flatnonzero(stretch == number))
+        windows = _Windows(history.first(found.entity), found.high, found.low)
+        rows = _rows(history, found.entity, found.at_us, _features(history, windows))
+        yield rows if mode == "as_served" else rows.with_columns(pl.lit(None, dtype=_INSTANT).alias(KNOWN_AT))
 
 
 def last_rows(events: pl.DataFrame, view: FeatureView, *, until_us: int) -> pl.DataFrame:
@@ -90,8 +107,8 @@ def bootstrap_history(
     for aggregate in view.aggregates:
         if aggregate.function == "last_ever":
             needed[past.newest(str(aggregate.field), oldest_us)] = True
-    kept = past.frame.filter(pl.Series(needed))
-    keys = kept.select(view.keys).rows()
+    kept = past.found[past.order].filter(pl.Series(needed))
+    keys = past.keys[kept["entity"]].select(view.keys).rows()
     values = kept.select(pl.col(f"field:{field}").alias(field) for field in view.fields).rows(named=True)
     yield from zip(keys, kept["id"], kept["time_us"], values or [{}] * kept.height, strict=True)
 
@@ -124,24 +141,46 @@ def _as_served(history: History, entity: Ints, as_of: Ints, served: Ints) -> pl.
     return pl.concat(parts)[np.argsort(np.concatenate(rows))]
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """Positions of pairs of entity and instant: events [first, high) are the entity's so far, [low, high) the window's."""
+
+    first: Ints
+    high: Ints
+    low: Mapping[int, Ints]
+
+    @classmethod
+    def of(cls, history: History, entity: Ints, at_us: Ints) -> "_Windows":
+        return cls(history.first(entity), history.position(entity, at_us), history.window_starts(entity, at_us))
+
+    def read(self, history: History, aggregate: Aggregate) -> tuple[Numbers, Bools]:
+        """Return an aggregate's values, and where they are not null."""
+        field = history.column(aggregate.field)
+        since = self.first if aggregate.window is None else self.low[aggregate.window_us]
+        if field.complete:
+            return field.reduce(aggregate.function, since, self.high)
+        return field.reduce(aggregate.function, field.before[since], field.before[self.high])
+
+
+def _features(history: History, windows: _Windows) -> pl.DataFrame:
+    return _nullable({a.name: windows.read(history, a) for a in history.view.aggregates})
+
+
 def _evaluate(history: History, entity: Ints, at_us: Ints) -> pl.DataFrame:
     """Return all features, ``present`` and ``row_time_us`` for pairs of entity and instant."""
-    view = history.view
-    first = history.first(entity)
-    high = history.position(entity, at_us)
-    low = {w: history.position(entity, at_us - at_us % view.hop_us - w) for w in view.windows_us}
-    columns, filled = [], np.zeros(len(entity), dtype=bool)
-    for aggregate in view.aggregates:
-        field = history.column(aggregate.field)
-        since = first if aggregate.window is None else low[aggregate.window_us]
-        values, known = field.reduce(aggregate.function, field.before[since], field.before[high])
+    windows = _Windows.of(history, entity, at_us)
+    columns, filled = dict[str, tuple[Numbers, Bools]](), np.zeros(len(entity), dtype=np.bool_)
+    for aggregate in history.view.aggregates:
+        values, known = columns[aggregate.name] = windows.read(history, aggregate)
         filled |= (values > 0) if aggregate.function == "count" else known
-        columns.append(_series(aggregate.name, values, known))
-    newest = history.newest_row(first, high, low)
-    columns.append(pl.Series(PRESENT, filled))
-    columns.append(_series(ROW_TIME, newest, high > first))
-    return pl.DataFrame(columns)
+    newest = history.newest_row(windows.first, windows.high, windows.low)
+    columns[PRESENT] = filled, np.ones(len(entity), dtype=np.bool_)
+    columns[ROW_TIME] = newest, windows.high > windows.first
+    return _nullable(columns)
 
 
-def _series(name: str, values: Numbers, known: Bools) -> pl.Series:
-    return pl.DataFrame({name: values, "known": known}).select(pl.when("known").then(name).alias(name))[name]
+def _nullable(columns: Mapping[str, tuple[Numbers, Bools]]) -> pl.DataFrame:
+    """Return a frame of values, null where they are not known."""
+    unknown = {f"{name}?": known for name, (_, known) in columns.items() if not known.all()}
+    frame = pl.DataFrame({name: values for name, (values, _) in columns.items()} | unknown)
+    return frame.select(pl.when(f"{name}?").then(name) if f"{name}?" in unknown else name for name in columns)

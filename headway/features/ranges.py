@@ -5,6 +5,7 @@ all queries at once by binary search. Sums are differences of prefix sums, extre
 ranges. int64 throughout: an instant is replaced by its rank where two numbers must share one word.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,8 +16,8 @@ import polars as pl
 
 from headway.errors import ContractViolation
 from headway.features.definitions import FeatureView, Function
+from headway.features.order import Ints, Scale, number_entities, order_events
 
-Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[Any]  # Any: int64 or float64, as the view declares
 NEVER = np.iinfo(np.int64).min  # "no tick before": sorts before every tick
@@ -30,6 +31,11 @@ class Field:
     times_us: Ints
     before: Ints
 
+    @property
+    def complete(self) -> bool:
+        """Whether no event lacks the field, so that positions of events are positions of values."""
+        return len(self.values) == len(self.before) - 1
+
     def reduce(self, function: Function, low: Ints, high: Ints) -> tuple[Numbers, Bools]:
         """Return one aggregate over value ranges [low, high), and where it is not null."""
         count = high - low
@@ -42,7 +48,9 @@ class Field:
             total = self._totals[high] - self._totals[low]
             return (total if function == "sum" else total.astype(np.float64) / np.maximum(count, 1)), known
         source = self.times_us if function == "last_at" else self.values
-        return np.append(source, source.dtype.type(0))[np.where(known, high - 1, -1)], known
+        if not len(source):
+            return np.zeros(len(count), dtype=source.dtype), known
+        return source[np.where(known, high - 1, 0)], known
 
     @cached_property
     def _totals(self) -> Ints:
@@ -53,13 +61,20 @@ class Field:
         pick = np.minimum if function == "min" else np.maximum
         found = np.zeros(len(low), dtype=self.values.dtype)
         level_of = np.frexp(count)[1] - 1  # floor(log2(count)); -1 for empty ranges
-        row = self.values
+        rows = self._doubled.setdefault(function, [self.values])
         for level in range(int(level_of.max(initial=-1)) + 1):
+            if level == len(rows):
+                half = 1 << (level - 1)
+                rows.append(pick(rows[-1][:-half], rows[-1][half:]))
             chosen = np.flatnonzero(level_of == level)
             start = low[chosen]
-            found[chosen] = pick(row[start], row[start + count[chosen] - (1 << level)])
-            row = pick(row[: -(1 << level)], row[1 << level :])
+            found[chosen] = pick(rows[level][start], rows[level][start + count[chosen] - (1 << level)])
         return found
+
+    @cached_property
+    def _doubled(self) -> dict[Function, list[Numbers]]:
+        """Extremes of ranges of 1, 2, 4, ... values from every position on, as far as somebody asked."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -68,13 +83,18 @@ class History:
 
     Attributes:
         keys: one row per entity, sorted; its position is the entity's number.
-        frame: the events with ``entity``, ``id``, ``time_us``, ``known_after_us`` (an answer knows the event iff its
-            watermark is greater), ``field:<name>`` and the keys, sorted by (entity, time_us, id).
+        scale: the order of (entity, instant).
+        found: the events as they came, with ``entity``, ``id``, ``time_us``, ``known_after_us`` (an answer knows the
+            event iff its watermark is greater) and ``field:<name>``.
+        order: what sorts them by (entity, time_us, id). Columns are sorted when they are asked for: a backfill needs
+            neither ids nor ticks.
     """
 
     view: FeatureView
     keys: pl.DataFrame
-    frame: pl.DataFrame
+    scale: Scale
+    found: pl.DataFrame
+    order: Ints
 
     @classmethod
     def of(cls, events: pl.DataFrame, view: FeatureView, *, with_too_late: bool) -> "History":
@@ -95,47 +115,54 @@ class History:
             _known_after().alias("known_after_us"),
             *(_typed(view, name).alias(f"field:{name}") for name in view.fields),
         ).collect()
-        if frame["id"].n_unique() < frame.height:  # first write wins inside a tile (S12)
+        # Equal hashes are rare enough to look closer: repeats of an id, and one pair in 2^64.
+        if frame["id"].hash().n_unique() < frame.height:  # first write wins inside a tile (S12)
             tile = -(-pl.col("time_us") // pl.lit(view.hop_us, pl.Int64))  # of its own accord `unique` panics on Int32
             frame = frame.unique([*view.keys, "id", tile], keep="first", maintain_order=True)
-        keys = frame.select(view.keys).unique().sort(view.keys)
-        numbered = keys.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("entity"))
-        frame = frame.join(numbered, on=view.keys, how="left", maintain_order="left", validate="m:1")
-        return cls(view, keys, frame.sort("entity", "time_us", "id"))
+        keys, entity = number_entities(frame, view.keys)
+        time_us = frame["time_us"].to_numpy()
+        scale = Scale.of(time_us, entities=keys.height, beyond_us=view.max_window_us + view.hop_us)
+        order = order_events(scale.place(entity, time_us), frame["id"])
+        return cls(view, keys, scale, frame.drop(view.keys).with_columns(pl.Series("entity", entity)), order)
 
     def known_at(self, served_us: int, *, entities: Ints) -> "History":
         """Return only these entities' events that an answer under a watermark knew."""
         known = (pl.col("known_after_us") < served_us) & pl.col("entity").is_in(entities)
-        return History(self.view, self.keys, self.frame.filter(known))
+        chosen = self.found[self.order].filter(known)
+        return History(self.view, self.keys, self.scale, chosen, np.arange(chosen.height))
+
+    def sorted(self, column: str) -> pl.Series:
+        """Return a column of the events in order."""
+        return self.found[column].gather(pl.Series(self.order))
 
     @cached_property
     def entity(self) -> Ints:
         """Entity of each event, shape (n,)."""
-        return self.frame["entity"].to_numpy()
+        return self.found["entity"].to_numpy()[self.order]
 
     @cached_property
     def time_us(self) -> Ints:
         """Instant of each event, shape (n,)."""
-        return self.frame["time_us"].to_numpy()
+        return self.found["time_us"].to_numpy()[self.order]
 
     @cached_property
-    def _instants(self) -> Ints:
-        return np.unique(self.time_us)
-
-    @cached_property
-    def _codes(self) -> Ints:
-        return self._code(self.entity, self.time_us)
-
-    def _code(self, entity: Ints, at_us: Ints) -> Ints:
-        return entity * (len(self._instants) + 1) + np.searchsorted(self._instants, at_us, side="right")
+    def places(self) -> Ints:
+        """Return each event's place on the scale, shape (n,)."""
+        return self.scale.place(self.entity, self.time_us)
 
     def position(self, entity: Ints, at_us: Ints) -> Ints:
         """Return how many events lie before or at (entity, instant) in the sort order."""
-        return np.searchsorted(self._codes, self._code(entity, at_us), side="right")
+        return np.searchsorted(self.places, self.scale.place(entity, at_us), side="right")
+
+    def window_starts(self, entity: Ints, at_us: Ints) -> dict[int, Ints]:
+        """Return for each window the position of its first event, of pairs of entity and instant."""
+        start_us = at_us - at_us % self.view.hop_us
+        return {w: self.position(entity, start_us - w) for w in self.view.windows_us}
 
     def first(self, entity: Ints) -> Ints:
         """Return the position of each entity's first event."""
-        return np.searchsorted(self._codes, entity * (len(self._instants) + 1), side="right")
+        starts = np.searchsorted(self.entity, np.arange(-1, self.keys.height), side="left")
+        return starts[entity + 1]
 
     def entities_of(self, queries: pl.DataFrame) -> Ints:
         """Return the entity of each query; -1, which has no events, where the history does not know it."""
@@ -155,21 +182,14 @@ class History:
         return {name: self._field(name) for name in self.view.fields}
 
     def _field(self, name: str) -> Field:
-        column = self.frame[f"field:{name}"]
+        column = self.sorted(f"field:{name}")
+        if not column.null_count():
+            return Field(values=column.to_numpy(), times_us=self.time_us, before=np.arange(len(column) + 1))
         known = column.is_not_null().to_numpy()
         before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(known, dtype=np.int64)])
         return Field(values=column.drop_nulls().to_numpy(), times_us=self.time_us[known], before=before)
 
-    def row_instants(self, *, start_us: int, until_us: int) -> tuple[Ints, Ints]:
-        """Return (entity, instant) of every changelog row in (start, until], sorted: events and expiries."""
-        end_us = -(-self.time_us // self.view.hop_us) * self.view.hop_us
-        instants = [self.time_us, *(end_us + window_us for window_us in self.view.windows_us)]
-        rows = pl.DataFrame({"entity": np.tile(self.entity, len(instants)), "at_us": np.concatenate(instants)})
-        rows = rows.filter(pl.col("at_us").is_between(start_us, until_us, closed="right")).unique()
-        rows = rows.sort("entity", "at_us")
-        return rows["entity"].to_numpy(), rows["at_us"].to_numpy()
-
-    def newest_row(self, first: Ints, high: Ints, low: dict[int, Ints]) -> Ints:
+    def newest_row(self, first: Ints, high: Ints, low: Mapping[int, Ints]) -> Ints:
         """Return the newest row's instant: the newest event, or the newest expiry of a window. Meaningless without."""
         padded = np.append(self.time_us, 0)
         newest = np.where(high > first, padded[high - 1], NEVER)
@@ -180,8 +200,8 @@ class History:
 
     def latest_known_after(self, entity: Ints, as_of_us: Ints) -> Ints:
         """Return the latest ``known_after_us`` of an entity's events up to an instant; NEVER when there is none."""
-        ticks = self.frame["known_after_us"].to_numpy()
-        ranked = np.unique(ticks)
+        ticks = self.sorted("known_after_us").to_numpy()
+        ranked = pl.Series(ticks).unique().sort().to_numpy()
         width = len(ranked) + 1
         offset = self.entity * width
         running = np.maximum.accumulate(offset + np.searchsorted(ranked, ticks)) - offset
@@ -197,8 +217,9 @@ class History:
 
     def newest(self, field: str, until_us: int) -> Ints:
         """Return the positions of each entity's newest event with a non-null field, up to an instant."""
-        known = pl.col(f"field:{field}").is_not_null() & (pl.col("time_us") <= until_us)
-        rows = self.frame.with_row_index("at").filter(known).group_by("entity").agg(pl.col("at").last())
+        known = self.sorted(f"field:{field}").is_not_null() & (pl.Series(self.time_us) <= until_us)
+        events = pl.DataFrame({"entity": self.entity}).with_row_index("at").filter(known)
+        rows = events.group_by("entity").agg(pl.col("at").last())
         return rows["at"].cast(pl.Int64).to_numpy()
 
 

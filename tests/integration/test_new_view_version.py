@@ -17,12 +17,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from assets.domain import backfill
 from domains.flights.contracts import DEPARTED
 from domains.flights.domain import DOMAIN
 from domains.flights.source import events_between
 from domains.flights.views import ORIGIN_DELAY
 from headway.adapters.delta import Lake
+from headway.backfill import backfill
 from headway.clock import DAY_US, HOUR_US, format_us, parse_instant_us
 from headway.drift import Window
 from headway.features.definitions import Aggregate
@@ -164,7 +164,7 @@ def test_a_changed_definition_is_a_new_version_that_serves_once_it_has_its_past(
 
     held = checkout.run("features", "apply")[1]["held"]["origin_delay.v2"]
     assert "backfill it first (asset features/origin_delay_v2)" in held
-    backfill(lake, DOMAIN, SECOND, Window(from_us=HISTORY_US, until_us=START_US))
+    backfill(lake, SECOND, Window(from_us=HISTORY_US, until_us=START_US), mode="as_served")
     assert "origin_delay.v2" in checkout.run("features", "apply")[1]["views"]
 
     checkout.edit(3)

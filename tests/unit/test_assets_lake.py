@@ -8,7 +8,6 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from assets.domain import backfill as backfill_view
 from assets.domain import domain_assets
 from assets.intervals import Months
 from assets.lake_reads import changelog_values
@@ -17,6 +16,7 @@ from domains.flights.domain import DOMAIN
 from headway.adapters.delta import Lake
 from headway.adapters.delta_gaps import why_incomplete
 from headway.adapters.feast_services import register
+from headway.backfill import backfill as backfill_view
 from headway.clock import DAY_US, to_us
 from headway.drift import Window
 from headway.errors import ContractViolation
@@ -168,14 +168,14 @@ def test_a_version_that_is_streamed_and_was_not_backfilled_is_not_read_before_th
     assert DOMAIN.load_history is not None
     events = DOMAIN.load_history().events_between(days[0], days[3])
     lake.bulk_load(DOMAIN, events, start_us=days[0], end_us=days[3])
-    backfill_view(lake, DOMAIN, VIEW, Window(from_us=days[2], until_us=days[3]))
+    backfill_view(lake, VIEW, Window(from_us=days[2], until_us=days[3]), mode="as_served")
 
     with pytest.raises(ContractViolation, match=r"no rows .* on 2 days that have events \(2013-01-01, 2013-01-02\)"):
         changelog_values(lake, [VIEW], Window(from_us=days[1], until_us=days[3]))
     held = register(DOMAIN, [], lake).held[VIEW.qualified]
     assert held.endswith("(2013-01-01, 2013-01-02): backfill it first (asset features/origin_delay_v1)")
 
-    backfill_view(lake, DOMAIN, VIEW, Window(from_us=days[0], until_us=days[2]))
+    backfill_view(lake, VIEW, Window(from_us=days[0], until_us=days[2]), mode="as_served")
     changelog_values(lake, [VIEW], Window(from_us=days[1], until_us=days[3]))
     assert VIEW.qualified not in register(DOMAIN, [], lake).held
 
@@ -191,6 +191,6 @@ def test_a_view_without_events_on_a_day_lacks_nothing_there(tmp_path: Path) -> N
         start_us=start_us,
         end_us=start_us + 2 * DAY_US,
     )
-    backfill_view(lake, DOMAIN, VIEW, Window(from_us=start_us, until_us=start_us + DAY_US))
+    backfill_view(lake, VIEW, Window(from_us=start_us, until_us=start_us + DAY_US), mode="as_served")
 
     assert why_incomplete(lake, VIEW) is None

@@ -12,11 +12,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from assets.domain import backfill, domain_assets
+from assets.domain import domain_assets
 from assets.lake_reads import changelog_values, events_around
 from assets.names import decision_key, labels_key, monitoring_key, predictions_key
 from assets.product import product_assets
 from domains.flights.domain import DOMAIN
+from headway.backfill import backfill
 from headway.clock import to_us
 from headway.drift import DriftLimits, Window
 from headway.registry import CHAMPION
@@ -47,7 +48,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
         events = DOMAIN.load_history().events_between(window.from_us, window.until_us)
         lake.bulk_load(DOMAIN, events, start_us=window.from_us, end_us=window.until_us)
         for view in DOMAIN.views:
-            backfill(lake, DOMAIN, view, window)
+            backfill(lake, view, window, mode="as_served")
     return root
 
 

@@ -15,7 +15,9 @@ from headway.features.lock import read_lock
     [
         # Without --view it would bootstrap every view of the domain.
         (["bootstrap", "origin_delay.v1"], "features bootstrap: got NAME, which only `features forget` takes"),
-        (["status", "--view", "origin_delay.v1"], "features status: got --view, which only `features bootstrap` takes"),
+        (["status", "--view", "origin_delay.v1"], "features status: got --view, which only `features bootstrap` and"),
+        (["bootstrap", "--from", "2013"], "got --from, which only `features backfill` and `features compare` take"),
+        (["compare", "--engine", "spark"], "features compare: got --engine, which only `features backfill` takes"),
         (["apply", "--reason", "because"], "features apply: got --reason, which only `features forget` takes"),
         (["lock", "--markdown"], "features lock: got --markdown, which only `features catalogue` takes"),
         (["forget", "all"], "features forget: wanted a view or `all`, then the entity"),

@@ -17,7 +17,7 @@ from headway.adapters.memory_online import MemoryOnlineStore
 from headway.adapters.redis_online import OnlineAnswer, OnlineRequest
 from headway.clock import SystemClock
 from headway.errors import InputRejected, TransientFailure
-from headway.features.changelog import changelog_table, streamed_changelog
+from headway.features.changelog import changelog_table, streamed_changelog, truth_table
 from headway.features.state import TileKey, parse_key
 from headway.features.wire import decode_row
 from headway.ports import TopicPartition
@@ -102,6 +102,15 @@ class Plane:
 @pytest.fixture
 def plane(tmp_path: Path) -> Plane:
     return Plane(tmp_path / "lake")
+
+
+def test_what_was_backfilled_for_analysis_of_an_entity_goes_too(plane: Plane) -> None:
+    truth = truth_table(DELAY)
+    plane.lake.create(truth)
+    plane.lake.append(truth.name, plane.lake.read(TABLE.name))
+
+    assert plane.forget() == (1, 4, 2)
+    assert plane.lake.read(truth.name)["origin"].to_list() == ["JFK"]
 
 
 def test_an_entity_is_gone_from_state_store_and_lake_and_others_stay(plane: Plane) -> None:
