@@ -319,6 +319,9 @@ class KafkaEventLog:
         consumer.incremental_assign(list(partitions))
         if self._paused:
             consumer.pause(list(partitions))
+        else:
+            # What went while it was paused is still paused for the client when it comes back, and nobody else knows.
+            consumer.resume(list(partitions))
         self._assigned.update(gained)
         self._known_member = True
         self._on_assign(gained)

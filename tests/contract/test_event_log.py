@@ -369,6 +369,23 @@ def test_partitions_that_come_while_paused_stay_paused(stack: LogStack) -> None:
     assert values(poll_exactly(log, 10)) == list(range(10))
 
 
+def test_partitions_that_went_while_paused_go_on_when_they_come_back(stack: LogStack) -> None:
+    """A frozen writer woke up without its store and without its partitions; those that came back stood still for good."""
+    topic = stack.create_topic(partitions=2)
+    log = stack.event_log(group="back", topic=topic)
+    poll_until_assigned([log], each=2)
+    log.pause()
+    other = stack.event_log(group="back", topic=topic, instance="1")
+    poll_until_assigned([log, other], each=1)
+    log.resume()
+    other.close()
+    poll_until_assigned([log], each=2)
+
+    stack.publisher().publish([record for p in (0, 1) for record in numbered(topic, [p], partition=p)])
+
+    assert values(poll_exactly(log, 2)) == [0, 1]
+
+
 def test_one_poll_is_bounded_in_bytes(stack: LogStack) -> None:
     topic = stack.create_topic(partitions=1)
     stack.publisher().publish([Record(topic, b"k", b"x" * 10_000) for _ in range(300)])
