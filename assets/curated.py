@@ -219,7 +219,7 @@ def _one_row_each(declared: CuratedTable) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=curated_key(declared),
         name=UNIQUE,
-        description=f"{', '.join(declared.keys)} name one row of the whole table: one per {declared.thing}.",
+        description=f"One row per {declared.thing} in the whole table, by {', '.join(declared.keys)}.",
     )
     def check(lake: LakeResource) -> dg.AssetCheckResult:
         keys = list(declared.keys)

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from headway.lake import LakeTable
-from headway.warehouse import WarehouseColumn
+from headway.warehouse import ADDED, WarehouseColumn
 
 # A page that shows more rows than this is slow to open and no easier to read.
 _ROWS_SHOWN = 60
@@ -31,7 +31,7 @@ def schema_of(table: LakeTable, *, descriptions: Mapping[str, str] | None = None
 def columns_of(table: LakeTable, columns: Mapping[str, WarehouseColumn]) -> dict[str, dg.TableSchema]:
     """Return the definition metadata that shows a table of the warehouse, with what each column means."""
     told = {name: column.description + (f" ({column.unit})" if column.unit else "") for name, column in columns.items()}
-    return schema_of(table, descriptions=told)
+    return schema_of(table, descriptions=ADDED | told)
 
 
 def lineage(

@@ -17,6 +17,12 @@ from headway.lake import INSTANT, LakeTable
 
 DAY, EVENTS, TOO_LATE_EVENTS = "day", "events", "too_late_events"
 VALID_FROM, VALID_TO = "valid_from", "valid_to"
+# What every curated table has beside its own columns.
+ADDED = {
+    DAY: "the partition, a day in UTC",
+    EVENTS: "how many events the row stands for",
+    TOO_LATE_EVENTS: "how many of them came too late for features (S6)",
+}
 # What became of an event on its way into a curated table; every one has exactly one fate.
 FATES = ("on_time", "late", "too_late", "duplicates")
 

@@ -18,7 +18,8 @@ LOCATION = "headway"
 _REPOSITORY = "__repository__"  # Dagster's name for the definitions of a module
 _ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 _POLL_S = 0.5
-_REQUEST_TIMEOUT_S = 30.0
+# A launch of a year's days answers when the plan of every day is recorded: over 30 s, seen on a busy machine.
+_REQUEST_TIMEOUT_S = 120.0
 
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
   ... on LaunchRunSuccess { run { runId } }

@@ -91,16 +91,16 @@ FLIGHTS = CuratedTable(
         "dest": _column(_TEXT, "IATA airport code", "dest"),
         "sched_dep": _column(INSTANT, "scheduled departure", "sched_dep"),
         "sched_arr": _column(INSTANT, "scheduled arrival", "sched_arr"),
-        "distance_mi": _column(_COUNT, "statute miles", "distance_mi", unit="mi"),
+        "distance_mi": _column(_COUNT, "of the flight", "distance_mi", unit="mi"),
         "local_day": _column(pl.Date(), "day of the scheduled departure in New York", "sched_dep"),
         "departed": _column(INSTANT, "actual departure; null: none is known", "time", "type"),
-        "dep_delay_min": _column(_COUNT, "minutes, negative = early", "dep_delay_min", unit="min"),
+        "dep_delay_min": _column(_COUNT, "at departure, negative = early", "dep_delay_min", unit="min"),
         "outcome": _column(_TEXT, "arrived, cancelled, diverted, or unknown as yet", "type"),
         "outcome_at": _column(INSTANT, "when that happened, and was known", "time", "type"),
         "arr_delay_min": _column(
-            _COUNT, "minutes, negative = early; null: did not arrive", "arr_delay_min", unit="min"
+            _COUNT, "at arrival, negative = early; null: did not arrive", "arr_delay_min", unit="min"
         ),
-        "air_time_min": _column(_COUNT, "minutes in the air; null: did not arrive", "air_time_min", unit="min"),
+        "air_time_min": _column(_COUNT, "in the air; null: did not arrive", "air_time_min", unit="min"),
         "late": _column(
             pl.Boolean(), f"arrived more than {LATE_MIN} minutes late; null: did not arrive", "arr_delay_min"
         ),

@@ -15,6 +15,7 @@ import pytest
 from assets.curated import RECONCILED, UNIQUE
 from assets.names import LAKE_EVENTS, curated_key, dimension_key, features_key, report_key
 from assets.resources import LakeResource
+from assets.shown import columns_of
 from assets.warehouse import COMPLETE, VALIDITY, warehouse_assets
 from domains.flights.contracts import ARRIVED, DEPARTED
 from domains.flights.curated import DELAYS, FLIGHTS, WEATHER_HOURS
@@ -24,7 +25,7 @@ from domains.flights.statics import AIRCRAFT
 from headway.adapters.delta import Lake
 from headway.adapters.delta_exact import content_digest
 from headway.lake import INSTANT
-from headway.warehouse import DAY, EVENTS, QUALITY
+from headway.warehouse import DAY, EVENTS, QUALITY, CuratedTable
 from orchestration.curation import curation_sensor
 from products.flight_delay.labels import examples
 from tests.assets_world import World
@@ -284,6 +285,13 @@ def test_assets_show_where_columns_come_from_and_a_picture(world: World) -> None
     assert (source.asset_key, source.column_name) == (curated_key(FLIGHTS), "arr_delay_min")
     assert told["events by day"].startswith("![events by day](data:image/png;base64,")
     assert report["delays"].startswith("![delays](data:image/png;base64,")
+
+
+@pytest.mark.parametrize("table", [FLIGHTS, WEATHER_HOURS], ids=lambda each: each.name)
+def test_every_column_of_a_curated_table_says_what_it_means(table: CuratedTable) -> None:
+    [schema] = columns_of(table.table, table.columns).values()
+
+    assert [column.name for column in schema.columns if not column.description] == []
 
 
 DIMENSION_KEYS = [*(dimension_key(each) for each in DIMENSIONS), features_key(AIRCRAFT)]
