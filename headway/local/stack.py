@@ -236,7 +236,7 @@ def _ray(settings: Settings) -> list[Process]:
             name="ray",
             command=command,
             ready=ready,
-            # Its own processes start one after another: on two cores shared with other work, 90 s did not suffice.
+            # A Ray that cannot start says why after up to 160 s on a busy machine; ended sooner, its log is empty.
             start_timeout_s=180.0,
             # Draining replicas takes as long as the load balancer needs to notice, twice.
             stop_timeout_s=8.0,
