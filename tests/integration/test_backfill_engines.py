@@ -73,3 +73,17 @@ def test_the_engine_of_the_settings_is_used_unless_one_is_named(tmp_path: Path) 
 
     assert (named[0], named[1]["engine"]) == (0, "process")
     assert code != 0, facts  # the heap that Spark is refused with says that Spark was asked
+
+
+@pytest.mark.timeout(1_800)
+def test_spark_this_process_and_the_stream_make_the_same_year(tmp_path: Path) -> None:
+    here = world(tmp_path, until="2014-02-01T00:00:00Z")
+
+    code, facts = run_headway("features", "compare", **here, deadline_s=1_700)
+
+    assert code == 0, facts
+    assert [view["view"] for view in facts["views"]] == [view.qualified for view in DOMAIN.views]
+    assert sum(view["rows"] for view in facts["views"]) > 3_000_000
+    for view in facts["views"]:
+        assert view["digests"].keys() == ENGINES
+        assert len(set(view["digests"].values())) == 1
