@@ -1,44 +1,21 @@
-"""The views of one request, read in one round trip, judged against its as-of (SEMANTICS S7, S10).
+"""The views of one prediction: what a service's read gives one request, and declared defaults when the store is away.
 
-Exact means: every view's watermark has reached the as-of, and no row read is younger than it. Refuses a row from after
-the as-of, whatever it costs the client: a leaked value looks like a good model. What bites: the store holds only the
-newest row of an entity, so a past as-of can be answered only until the next event comes.
+What is read and how it is judged is `serving.service_reads`, which the feature API shares; here it becomes what goes
+into the vector and the log.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
-from headway.adapters.redis_online import OnlineAnswer, OnlineRequest
-from headway.clock import SECOND_US, duration_us, format_us, monotonic_s
-from headway.errors import InputRejected, PermanentFailure, TransientFailure
+from headway.clock import SECOND_US
+from headway.errors import PermanentFailure, TransientFailure
+from headway.features.online import FeatureReader
+from headway.features.services import feature_service
 from headway.predictions import ServedView
 from headway.product import Product
-
-# A request that names its instant may wait this long for the watermark; lock-step replays never need it.
-WAIT_S = 0.2
-_POLL_S = 0.02
-# Producers' clocks run ahead of ours by less. For "now", a row this young moves the as-of; a younger one is refused.
-_CLOCK_SKEW_US = 5 * SECOND_US
-
-
-class AsOfInThePast(InputRejected):
-    """The online store already holds something younger than the as-of; answer 409."""
-
-
-class FeatureReader(Protocol):
-    """Reads rows of the online store; `headway.adapters.redis_online.OnlineReader` is one."""
-
-    async def read(self, requests: Sequence[OnlineRequest]) -> list[OnlineAnswer]:
-        """One answer per request, in order, from one round trip; see the adapter."""
-        ...
-
-    async def close(self) -> None:
-        """Release the connections, in the event loop that used them."""
-        ...
+from serving.service_reads import ServiceRead, ServiceReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,24 +44,13 @@ class ViewsRead:
         return None if self.watermark_us is None else max(0, self.as_of_us - self.watermark_us) / SECOND_US
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    view: str
-    online: str
-    features: tuple[str, ...]
-    max_lag_us: int
-
-
 class OnlineFeatures:
     """Reads a product's views."""
 
     def __init__(self, product: Product, reader: FeatureReader) -> None:
         self._product = product
-        self._reader = reader
-        self._wanted = [
-            _Wanted(use.view, view.online_name, use.features, duration_us(view.max_lag))
-            for use, view in zip(product.views, product.feature_views.values(), strict=True)
-        ]
+        self._service = feature_service(product)
+        self._reader = ServiceReader(self._service, reader)
 
     async def now(self, request: msgspec.Struct, arrived_us: int) -> ViewsRead:
         """Return the views as of the request's arrival; stale by each view's ``max_lag``.
@@ -92,10 +58,11 @@ class OnlineFeatures:
         Raises:
             AsOfInThePast: a row is younger than producers' clocks explain.
         """
-        keys, answers = await self._read(request)
-        youngest_us = max((a.event_timestamp_us or 0 for a in answers or () if a is not None), default=0)
-        as_of_us = youngest_us if arrived_us < youngest_us <= arrived_us + _CLOCK_SKEW_US else arrived_us
-        return self._judged(keys, answers, as_of_us, limits_us=[wanted.max_lag_us for wanted in self._wanted])
+        row = self._row(request)
+        try:
+            return self._views(row, await self._reader.now([row], arrived_us))
+        except (TransientFailure, PermanentFailure):
+            return self._unavailable(row, arrived_us)
 
     async def at(self, request: msgspec.Struct, as_of_us: int) -> ViewsRead:
         """Return the views as of an instant; waits for watermarks within the budget, stale when one is behind.
@@ -103,70 +70,41 @@ class OnlineFeatures:
         Raises:
             AsOfInThePast: a row is younger than the instant.
         """
-        deadline_s = monotonic_s() + WAIT_S
-        while True:
-            keys, answers = await self._read(request)
-            read = self._judged(keys, answers, as_of_us, limits_us=[0] * len(self._wanted))
-            if not read.stale or read.degraded or monotonic_s() >= deadline_s:
-                return read
-            await asyncio.sleep(_POLL_S)
-
-    async def _read(
-        self, request: msgspec.Struct
-    ) -> tuple[list[dict[str, str] | None], list[OnlineAnswer | None] | None]:
-        keys = [self._product.entity(wanted.view, request) for wanted in self._wanted]
-        asked = [
-            OnlineRequest(view=wanted.online, keys=key, features=wanted.features)
-            for wanted, key in zip(self._wanted, keys, strict=True)
-            if key is not None
-        ]
-        if not asked:
-            return keys, [None] * len(keys)
+        row = self._row(request)
         try:
-            found = iter(await self._reader.read(asked))
+            return self._views(row, await self._reader.at([row], as_of_us))
         except (TransientFailure, PermanentFailure):
-            return keys, None
-        return keys, [None if key is None else next(found) for key in keys]
+            return self._unavailable(row, as_of_us)
 
-    def _judged(
-        self,
-        keys: Sequence[dict[str, str] | None],
-        answers: Sequence[OnlineAnswer | None] | None,
-        as_of_us: int,
-        *,
-        limits_us: Sequence[int],
-    ) -> ViewsRead:
-        if answers is None:
-            return self._unavailable(keys, as_of_us)
+    def _row(self, request: msgspec.Struct) -> dict[str, str | None]:
+        named = ((key, getattr(request, key)) for key in self._service.keys)
+        return {key: None if value is None else str(value) for key, value in named}
+
+    def _views(self, row: dict[str, str | None], read: ServiceRead) -> ViewsRead:
+        [stored] = read.rows
         views, stale, missing, watermarks = [], [], [], []
-        for wanted, key, answer, limit_us in zip(self._wanted, keys, answers, limits_us, strict=True):
-            row_us = None if answer is None else answer.event_timestamp_us
+        for served, found, state, is_stale in zip(self._service.served, stored, read.states, read.stale, strict=True):
+            name = served.name
+            row_us = None if found is None else found.event_timestamp_us
             if row_us is None:
-                missing.append(wanted.view)
-            elif row_us > as_of_us:
-                raise AsOfInThePast(
-                    f"as_of: got {format_us(as_of_us)}, but {wanted.view} of {key} already holds {format_us(row_us)}; "
-                    "the online store keeps only the newest row, ask the lake for the past"
-                )
-            watermark_us = None
-            if answer is not None:
-                watermark_us = None if answer.watermark_ms is None else answer.watermark_ms * 1000
-                watermarks.append(watermark_us)
-                if watermark_us is None or as_of_us - watermark_us > limit_us:
-                    stale.append(wanted.view)
+                missing.append(name)
+            if found is not None:
+                watermarks.append(state.watermark_us)
+                if is_stale:
+                    stale.append(name)
             views.append(
                 ServedView(
-                    view=wanted.view,
-                    key=key,
-                    features=wanted.features,
-                    values=self._product.empty_rows[wanted.view] if answer is None else answer.values,
+                    view=name,
+                    key=_entity(served.view.keys, row),
+                    features=served.features,
+                    values=self._product.empty_rows[name] if found is None else found.values,
                     row_time_us=row_us,
-                    watermark_us=watermark_us,
+                    watermark_us=None if found is None else state.watermark_us,
                 )
             )
         known = [watermark_us for watermark_us in watermarks if watermark_us is not None]
         return ViewsRead(
-            as_of_us=as_of_us,
+            as_of_us=read.as_of_us,
             views=tuple(views),
             watermark_us=min(known) if known and len(known) == len(watermarks) else None,
             stale=tuple(stale),
@@ -174,11 +112,21 @@ class OnlineFeatures:
             degraded=False,
         )
 
-    def _unavailable(self, keys: Sequence[dict[str, str] | None], as_of_us: int) -> ViewsRead:
+    def _unavailable(self, row: dict[str, str | None], as_of_us: int) -> ViewsRead:
         views = tuple(
             ServedView(
-                view=wanted.view, key=key, features=wanted.features, values=None, row_time_us=None, watermark_us=None
+                view=served.name,
+                key=_entity(served.view.keys, row),
+                features=served.features,
+                values=None,
+                row_time_us=None,
+                watermark_us=None,
             )
-            for wanted, key in zip(self._wanted, keys, strict=True)
+            for served in self._service.served
         )
         return ViewsRead(as_of_us=as_of_us, views=views, watermark_us=None, stale=(), missing=(), degraded=True)
+
+
+def _entity(names: Sequence[str], row: dict[str, str | None]) -> dict[str, str] | None:
+    entity = {name: value for name in names if (value := row[name]) is not None}
+    return entity if len(entity) == len(names) else None

@@ -19,6 +19,7 @@ from headway.adapters.haproxy import RECEIPT_HEADER
 from headway.clock import Clock, SystemClock, format_us, monotonic_s, to_us
 from headway.contracts import Reference
 from headway.errors import HeadwayError, InputRejected, TransientFailure
+from headway.features.online import FeatureReader
 from headway.manifest import MANIFEST_FILE, MODEL_FILE, decode_manifest
 from headway.ports import Publisher
 from headway.predictions import ModelId, Prediction, prediction_record
@@ -37,10 +38,11 @@ from serving.asgi import (
     send_answer,
     serve_lifespan,
 )
-from serving.online_features import AsOfInThePast, FeatureReader, OnlineFeatures, ViewsRead
+from serving.online_features import OnlineFeatures, ViewsRead
 from serving.openapi import openapi_document
 from serving.prediction_metrics import PredictionMetrics
 from serving.replica import Served
+from serving.service_reads import AsOfInThePast
 
 # A request is a few hundred bytes; what is longer is not one.
 MAX_REQUEST_BYTES = 16 * 1024

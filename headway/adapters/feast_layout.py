@@ -10,7 +10,7 @@ The one thing that bites: 32-bit field names can collide. Within a view that is 
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import mmh3
@@ -30,11 +30,28 @@ _LENGTH_OF_STRING = struct.Struct("<II")
 def entity_key(project: str, keys: Mapping[str, str]) -> bytes:
     """Feast's Redis key of an entity: serialisation version 3 of sorted string join keys, then the project."""
     names = tuple(sorted(keys))
-    parts = [_key_prefix(names)]
-    for name in names:
-        value = keys[name].encode()
-        parts.append(_LENGTH_OF_STRING.pack(_STRING, len(value)) + value)
-    return b"".join(parts) + project.encode()
+    return _entity_keys(project, names).of([keys[name] for name in names])
+
+
+class EntityKeys:
+    """Redis keys of entities that share their join keys; what is the same in all of them is encoded once."""
+
+    def __init__(self, project: str, names: Sequence[str]) -> None:
+        self.names = tuple(sorted(names))
+        encoded = [name.encode() for name in self.names]
+        self._head = struct.pack("<I", len(encoded)) + b"".join(
+            _LENGTH_OF_STRING.pack(_STRING, len(name)) + name for name in encoded
+        )
+        self._tail = project.encode()
+
+    def of(self, values: Sequence[str]) -> bytes:
+        """Return the key of the entity with these values, which stand in the order of ``names``."""
+        parts = [self._head]
+        for value in values:
+            encoded = value.encode()
+            parts += (_LENGTH_OF_STRING.pack(_STRING, len(encoded)), encoded)
+        parts.append(self._tail)
+        return b"".join(parts)
 
 
 def encode_value(value: Value) -> bytes:
@@ -88,11 +105,8 @@ def hash_fields(view: str, features: tuple[str, ...]) -> tuple[bytes, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _key_prefix(names: tuple[str, ...]) -> bytes:
-    encoded = [name.encode() for name in names]
-    return struct.pack("<I", len(names)) + b"".join(
-        _LENGTH_OF_STRING.pack(_STRING, len(name)) + name for name in encoded
-    )
+def _entity_keys(project: str, names: tuple[str, ...]) -> EntityKeys:
+    return EntityKeys(project, names)
 
 
 def _read_double(data: bytes) -> float:

@@ -14,6 +14,7 @@ from headway.adapters.feast import LakeTable
 from headway.contracts import Domain
 from headway.features.changelog import changelog_table
 from headway.features.definitions import FeatureView
+from headway.features.services import feature_service
 from headway.features.static import StaticView
 from headway.product import Product
 
@@ -49,10 +50,8 @@ def register(domain: Domain, products: Iterable[Product], lake: Lake) -> Registr
 
 
 def service_of(product: Product) -> tuple[str, ...]:
-    """Return a product's features as Feast refers to them."""
-    return tuple(
-        f"{product.feature_views[use.view].online_name}:{feature}" for use in product.views for feature in use.features
-    )
+    """Return a product's features as Feast refers to them; the feature API serves the same."""
+    return feature_service(product).references
 
 
 def _table(view: FeatureView | StaticView) -> str:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from headway.adapters.feast_layout import entity_key
 from headway.adapters.redis_online import OnlineAnswer, OnlineRequest, OnlineRow, WriteCounts
+from headway.features.online import Keys, OnlineRows, OnlineView, ReadRows, StoredRow
 from headway.features.readiness import ViewState
 
 
@@ -51,6 +52,17 @@ class MemoryOnlineStore:
         """One answer per request, in order."""
         return [self._answer(request) for request in requests]
 
+    def over(self, views: Sequence[OnlineView]) -> ReadRows:
+        """Return what reads these views for any rows of keys."""
+        names = [view.view for view in views]
+
+        async def read(rows: Sequence[Keys]) -> OnlineRows:
+            states = self.states(names)
+            found = [tuple(self._stored(view, row) for view in views) for row in rows]
+            return OnlineRows(tuple(states[name] for name in names), found)
+
+        return read
+
     def mark_bootstrapped(self, view: str, *, digest: str, until_us: int) -> None:
         """Say that the view's past up to an instant was computed by the definition with this hash."""
         self._marks[view] = (digest, until_us)
@@ -77,12 +89,19 @@ class MemoryOnlineStore:
         return min((reported[p] for p in wanted), default=None) if reported.keys() >= {*wanted} else None
 
     def _answer(self, request: OnlineRequest) -> OnlineAnswer:
-        row = self._rows.get((request.view, entity_key(self._project, request.keys)))
-        return OnlineAnswer(
-            values=tuple(None if row is None else row.values.get(feature) for feature in request.features),
-            event_timestamp_us=None if row is None else row.event_timestamp_us,
-            watermark_ms=self._watermark_ms(request.view),
-        )
+        view = OnlineView(view=request.view, keys=tuple(request.keys), features=request.features)
+        row = self._stored(view, request.keys)
+        assert row is not None, "a request names its entity"
+        return OnlineAnswer(row.values, row.event_timestamp_us, self._watermark_ms(request.view))
+
+    def _stored(self, view: OnlineView, keys: Keys) -> StoredRow | None:
+        entity = {name: value for name in view.keys if (value := keys[name]) is not None}
+        if len(entity) < len(view.keys):
+            return None
+        row = self._rows.get((view.view, entity_key(self._project, entity)))
+        if row is None:
+            return StoredRow((None,) * len(view.features), None)
+        return StoredRow(tuple(row.values.get(feature) for feature in view.features), row.event_timestamp_us)
 
 
 def _version(row: OnlineRow) -> tuple[int, int]:

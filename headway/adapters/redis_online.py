@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 import redis
 
 from headway.adapters.feast_layout import (
@@ -27,8 +28,11 @@ from headway.adapters.feast_layout import (
     entity_key,
     hash_fields,
 )
+from headway.adapters.redis_marks import WATERMARK, watermark_key
 from headway.adapters.redis_multiplex import MultiplexedRedis
+from headway.adapters.redis_plan import ReadPlan
 from headway.errors import ContractViolation, PermanentFailure, TransientFailure
+from headway.features.online import Keys, OnlineRows, OnlineView, ReadRows
 
 # Sets the row and returns 1 when it is newer than the stored one; otherwise returns 0 and changes nothing.
 # Numbers are compared as Lua doubles: exact below 2^53, which is the year 2255 in microseconds.
@@ -98,8 +102,7 @@ class WriteCounts:
     superseded: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class OnlineRequest:
+class OnlineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The features of one view wanted for one entity."""
 
     view: str
@@ -107,8 +110,7 @@ class OnlineRequest:
     features: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class OnlineAnswer:
+class OnlineAnswer(msgspec.Struct, frozen=True):
     """What the store holds for one request.
 
     Attributes:
@@ -162,7 +164,7 @@ class OnlineWriter:
         """Return the views' watermarks in microseconds UTC, in one round trip; None until every partition has reported."""
         with explained(), self._redis.pipeline(transaction=False) as pipe:
             for view in views:
-                pipe.hget(watermark_key(self._project, view), "view")
+                pipe.hget(watermark_key(self._project, view), WATERMARK)
             replies: list[Any] = pipe.execute()  # bytes or None
         return {view: None if ms is None else int(ms) * 1000 for view, ms in zip(views, replies, strict=True)}
 
@@ -182,14 +184,24 @@ class OnlineWriter:
 
 
 class OnlineReader:
-    """Reads rows and watermarks on the hot path. Belongs to the event loop it is first used in."""
+    """Reads rows, watermarks and marks on the hot path. Belongs to the event loop it is first used in."""
 
     def __init__(self, redis_url: str, project: str) -> None:
         self._redis = MultiplexedRedis(redis_url, timeout_s=READ_TIMEOUT_S)
         self._project = project
 
+    def over(self, views: Sequence[OnlineView]) -> ReadRows:
+        """Return what reads these views for any rows of keys, each entity once, in one round trip."""
+        plan, ask = ReadPlan(self._project, views), self._redis.ask_packed
+
+        async def read(rows: Sequence[Keys]) -> OnlineRows:
+            commands, asked, count = plan.commands(rows)
+            return plan.rows(asked, await ask(commands, count))
+
+        return read
+
     async def read(self, requests: Sequence[OnlineRequest]) -> list[OnlineAnswer]:
-        """One answer per request, in order, from one round trip.
+        """One answer per request, in order, from one round trip; for tools, as each request names its own features.
 
         Watermarks are asked for before rows, so every row at or before a returned watermark has been seen.
 
@@ -198,7 +210,7 @@ class OnlineReader:
         """
         views = list(dict.fromkeys(request.view for request in requests))
         commands: list[tuple[bytes | str, ...]] = [
-            ("HGET", watermark_key(self._project, view), "view") for view in views
+            ("HGET", watermark_key(self._project, view), WATERMARK) for view in views
         ]
         commands += [
             ("HMGET", entity_key(self._project, request.keys), *hash_fields(request.view, request.features))
@@ -216,11 +228,6 @@ class OnlineReader:
     async def close(self) -> None:
         """Release the connections."""
         await self._redis.close()
-
-
-def watermark_key(project: str, view: str) -> str:
-    """The hash that holds a view's watermarks in milliseconds: one field per partition, and ``view`` for their minimum."""
-    return f"hw:watermark:{project}:{view}"
 
 
 def guard_field(view: str) -> str:

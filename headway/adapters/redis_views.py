@@ -13,11 +13,9 @@ from typing import Any
 import redis
 
 from headway.adapters.feast_layout import entity_key, hash_fields
-from headway.adapters.redis_online import WRITE_TIMEOUT_S, explained, guard_field, watermark_key
-from headway.errors import ContractViolation
+from headway.adapters.redis_marks import MARK, WATERMARK, view_state, watermark_key
+from headway.adapters.redis_online import WRITE_TIMEOUT_S, explained, guard_field
 from headway.features.readiness import ViewState
-
-_MARK = "bootstrap"
 
 
 class OnlineViews:
@@ -34,7 +32,7 @@ class OnlineViews:
             TransientFailure: the store is away; repeat.
         """
         with explained():
-            self._redis.hset(watermark_key(self._project, view), _MARK, f"{digest}:{until_us}")
+            self._redis.hset(watermark_key(self._project, view), MARK, f"{digest}:{until_us}")
 
     def states(self, views: Sequence[str]) -> dict[str, ViewState]:
         """Return what is known of each view, in one round trip.
@@ -44,9 +42,9 @@ class OnlineViews:
         """
         with explained(), self._redis.pipeline(transaction=False) as pipe:
             for view in views:
-                pipe.hmget(watermark_key(self._project, view), ["view", _MARK])
+                pipe.hmget(watermark_key(self._project, view), [WATERMARK, MARK])
             replies: list[Any] = pipe.execute()  # pairs of bytes or None
-        return {view: _state(*reply) for view, reply in zip(views, replies, strict=True)}
+        return {view: view_state(*reply) for view, reply in zip(views, replies, strict=True)}
 
     def forget(self, view: str, keys: Mapping[str, str], features: Sequence[str]) -> int:
         """Remove everything the view holds of one entity, at once; return how many fields that were.
@@ -67,15 +65,3 @@ class OnlineViews:
     def close(self) -> None:
         """Release the connections."""
         self._redis.close()
-
-
-def _state(watermark_ms: bytes | None, mark: bytes | None) -> ViewState:
-    watermark_us = None if watermark_ms is None else int(watermark_ms) * 1000
-    if mark is None:
-        return ViewState(watermark_us=watermark_us, bootstrapped_us=None, digest=None)
-    digest, _, until = mark.decode().partition(":")
-    if not until.isdigit():
-        raise ContractViolation(
-            f"online store: a view's mark is {mark!r}, wanted HASH:MICROSECONDS; bootstrap it again"
-        )
-    return ViewState(watermark_us=watermark_us, bootstrapped_us=int(until), digest=digest)

@@ -204,7 +204,7 @@ def test_nothing_of_an_entity_stays_once_no_view_holds_it(valkey: str) -> None:
 def test_a_mark_nobody_can_read_is_refused(valkey: str) -> None:
     import redis
 
-    from headway.adapters.redis_online import watermark_key
+    from headway.adapters.redis_marks import watermark_key
 
     client = redis.Redis.from_url(valkey)
     client.hset(watermark_key("headway", ARRIVAL), "bootstrap", "yesterday")

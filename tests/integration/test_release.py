@@ -38,15 +38,21 @@ FACTORY = """
 from pathlib import Path
 
 from headway.adapters.memory import MemoryBroker, MemoryPublisher
-from headway.adapters.redis_online import OnlineAnswer
 from headway.clock import SystemClock
+from headway.features.online import OnlineRows, StoredRow
+from headway.features.readiness import NEVER_SEEN
 from headway.topics import topic_table
 from products.catalogue import find_product
 from serving.predict import Parts, PredictionApi, load_predictor
 
 class Empty:
-    async def read(self, requests):
-        return [OnlineAnswer((None,) * len(request.features), None, None) for request in requests]
+    def over(self, views):
+        empty = tuple(StoredRow((None,) * len(view.features), None) for view in views)
+
+        async def read(rows):
+            return OnlineRows((NEVER_SEEN,) * len(views), [empty for _ in rows])
+
+        return read
 
     async def close(self):
         pass

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from headway.adapters.memory import MemoryBroker, MemoryPublisher, MemoryReader
-from headway.adapters.redis_online import OnlineAnswer, OnlineRequest
 from headway.clock import DAY_US, HOUR_US, SECOND_US, FrozenClock, from_us, parse_instant_us
 from headway.errors import ContractViolation, TransientFailure
+from headway.features.online import Keys, OnlineRows, OnlineView, ReadRows, StoredRow
+from headway.features.readiness import ViewState
 from headway.manifest import MANIFEST_FILE, MODEL_FILE, encode_manifest
 from headway.ports import Position, Record
 from headway.predictions import Prediction, decode_prediction
@@ -33,24 +34,30 @@ class Store:
     row_us: int | None = AS_OF_US - HOUR_US
     watermarks_us: list[int | None] = field(default_factory=lambda: [AS_OF_US])
     away: bool = False
-    asked: list[Sequence[OnlineRequest]] = field(default_factory=list)
+    asked: list[Sequence[Keys]] = field(default_factory=list)
 
-    async def read(self, requests: Sequence[OnlineRequest]) -> list[OnlineAnswer]:
-        self.asked.append(requests)
-        if self.away:
-            raise TransientFailure("online store: no answer")
-        watermark_us = self.watermarks_us.pop(0) if len(self.watermarks_us) > 1 else self.watermarks_us[0]
-        ms = None if watermark_us is None else watermark_us // 1000
-        return [OnlineAnswer(self._values(request), self.row_us, ms) for request in requests]
+    def over(self, views: Sequence[OnlineView]) -> ReadRows:
+        async def read(rows: Sequence[Keys]) -> OnlineRows:
+            self.asked.append(rows)
+            if self.away:
+                raise TransientFailure("online store: no answer")
+            watermark_us = self.watermarks_us.pop(0) if len(self.watermarks_us) > 1 else self.watermarks_us[0]
+            state = ViewState(watermark_us=watermark_us, bootstrapped_us=0, digest="d")
+            return OnlineRows((state,) * len(views), [tuple(self._row(v, row) for v in views) for row in rows])
+
+        return read
 
     async def close(self) -> None:
         self.away = True
 
-    def _values(self, request: OnlineRequest) -> tuple[int | None, ...]:
-        return tuple(
+    def _row(self, view: OnlineView, row: Keys) -> StoredRow | None:
+        if None in [row[key] for key in view.keys]:
+            return None
+        values = tuple(
             None if self.row_us is None else self.row_us if name.startswith("last_at") else place
-            for place, name in enumerate(request.features)
+            for place, name in enumerate(view.features)
         )
+        return StoredRow(values, self.row_us)
 
 
 class Deaf(MemoryPublisher):
@@ -127,7 +134,8 @@ def test_all_entities_are_read_in_one_round_trip() -> None:
 
     service.predict(flight(as_of=AS_OF))
 
-    assert [len(requests) for requests in service.store.asked] == [VIEWS]
+    [[row]] = service.store.asked
+    assert set(row) == {key for view in product().feature_views.values() for key in view.keys}
 
 
 def test_the_logged_record_gives_the_same_score_again() -> None:
@@ -161,11 +169,12 @@ def test_without_as_of_a_view_beyond_its_max_lag_is_stale() -> None:
 
 
 def test_a_named_as_of_waits_for_the_watermark() -> None:
+    """Watermarks alone are asked for meanwhile; rows again once they were worth it."""
     service = Service(Store(watermarks_us=[AS_OF_US - HOUR_US, AS_OF_US - HOUR_US, AS_OF_US]))
 
     document = service.predict(flight(as_of=AS_OF)).json()
 
-    assert (len(service.store.asked), document["features"]["stale"]) == (3, [])
+    assert ([len(rows) for rows in service.store.asked], document["features"]["stale"]) == ([1, 0, 0, 1], [])
 
 
 @pytest.mark.parametrize("watermark_us", [AS_OF_US - HOUR_US, None])
@@ -218,8 +227,7 @@ def test_a_flight_without_an_aircraft_is_answered_without_reading_one() -> None:
 
     features = service.predict(flight(tail=None, as_of=AS_OF)).json()["features"]
 
-    asked = {key for request in service.store.asked[0] for key in request.keys}
-    assert "tail" not in asked
+    assert service.store.asked[0][0]["tail"] is None
     assert features["missing"] == ["aircraft_arrival.v1", "aircraft_departure.v1"]
 
 
