@@ -60,6 +60,9 @@ class Ports(BaseModel):
     enrichment: Port = Field(default=18_014, description="enrichment API")
     enrichment_second: Port = Field(default=18_019, description="enrichment API, second replica")
     feature_api: Port = Field(default=18_015, description="real-time feature serving API")
+    feature_api_second: Port = Field(default=18_003, description="feature serving API, second replica")
+    feature_grpc: Port = Field(default=18_018, description="feature serving API, gRPC")
+    feature_grpc_second: Port = Field(default=18_004, description="feature serving API, second replica, gRPC")
     release: Port = Field(default=18_016, description="release guard: webhooks in, release table out")
     scaler: Port = Field(default=18_017, description="what the job scaler decided, as metrics")
     replica_first: Port = Field(default=18_020, description="model replicas that are not under Ray, 10")
@@ -114,6 +117,16 @@ class Settings(BaseSettings):
     scaler_drain_s: float = Field(default=30.0, gt=0, description="a backlog that takes longer brings another instance")
     alertmanager_url: str = Field(default="", description="Alertmanager; alerts are only logged when empty")
     collectors: int = Field(default=2, ge=1, le=4, description="collector processes behind the door")
+    feature_rows: int = Field(default=256, ge=1, le=10_000, description="rows in one question to the feature API, at most")
+    feature_body_bytes: int = Field(
+        default=262_144, ge=1_024, description="size of one question to the feature API, at most"
+    )
+    feature_budget_s: float = Field(
+        default=0.5, gt=0, description="a question to the feature API that takes longer is answered 503"
+    )
+    feature_rows_in_flight: int = Field(
+        default=2_048, ge=1, description="rows one replica of the feature API works on at once; beyond them, 503"
+    )
     feast_project: str = Field(default="headway", description="prefix of every key in the online store")
     feast_registry: str = Field(
         default="", description="Feast's registry, a database URL of SQLAlchemy; a file below the state when empty"

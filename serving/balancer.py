@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,13 @@ COLOURS: tuple[Colour, ...] = ("blue", "green")
 SERVING_WEIGHT = 100
 CHECK_INTERVAL_MS = 500
 _MAX_CONNECTIONS = 2_000
+# A read changes nothing, so an unanswered one may be sent again.
+_READS: tuple[RetryOn, ...] = ("conn-failure", "empty-response")
+FEATURE_GRPC = (
+    "/headway.features.v1.FeatureService",
+    "/grpc.health.v1.Health",
+    "/grpc.reflection.v1alpha.ServerReflection",
+)
 
 # Application name -> the replicas that announced themselves.
 Records = Callable[[str], Sequence[ReplicaRecord]]
@@ -103,6 +111,7 @@ def load_balancer_table(
             answer_timeout_ms=2_000,
             retry_on=("conn-failure",),
         ),
+        *_feature_backends(settings),
         _backend(
             "release-guard",
             (Server(name="release-guard", host=LOOPBACK, port=settings.ports.release, weight=100),),
@@ -126,14 +135,18 @@ def load_balancer_table(
     return LoadBalancerTable(
         host=LOOPBACK,
         port=settings.ports.load_balancer,
+        grpc_port=settings.ports.load_balancer_grpc,
         metrics_port=settings.ports.load_balancer_metrics,
         directory=settings.sockets / "lb",
         max_connections=_MAX_CONNECTIONS,
         routes=(
             Route(prefix="/v1/events", backend="collectors"),
             Route(prefix="/v1/enrich", backend="enrichment"),
+            Route(prefix="/v1/features", backend="features"),
             Route(prefix="/v1/releases", backend="release-guard"),
         ),
+        # Health and reflection name no service in their path; the feature API is the only one that speaks gRPC here.
+        grpc_routes=tuple(Route(prefix=prefix, backend="features-grpc") for prefix in FEATURE_GRPC),
         splits=tuple(splits),
         backends=tuple(backends),
     )
@@ -142,6 +155,12 @@ def load_balancer_table(
 def enrichment_ports(settings: Settings) -> tuple[int, ...]:
     """Where the replicas of the Enrichment API listen."""
     return settings.ports.enrichment, settings.ports.enrichment_second
+
+
+def feature_ports(settings: Settings) -> tuple[tuple[int, int], ...]:
+    """Where the replicas of the feature API listen, each for HTTP and for gRPC."""
+    ports = settings.ports
+    return (ports.feature_api, ports.feature_grpc), (ports.feature_api_second, ports.feature_grpc_second)
 
 
 def release_table_path(settings: Settings) -> Path:
@@ -201,6 +220,18 @@ def main() -> None:
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 
+def _feature_backends(settings: Settings) -> tuple[Backend, Backend]:
+    ports = feature_ports(settings)
+    named = [(f"feature-api-{n}", *pair) for n, pair in enumerate(ports)]
+    http = [Server(name=name, host=LOOPBACK, port=port, weight=100) for name, port, _ in named]
+    # One fitness for both: the replica's own, which HTTP tells.
+    grpc = [Server(name=n, host=LOOPBACK, port=g, weight=100, check_port=p) for n, p, g in named]
+    # Longer than its own budget, so that it says itself what took so long.
+    timeout_ms = 1_000 + round(1_000 * settings.feature_budget_s)
+    backend = partial(_backend, answer_timeout_ms=timeout_ms, retry_on=_READS, balance="roundrobin")
+    return backend("features", tuple(http)), backend("features-grpc", tuple(grpc), speaks="grpc")
+
+
 def _backend(
     name: str,
     servers: tuple[Server, ...],
@@ -208,6 +239,7 @@ def _backend(
     answer_timeout_ms: int,
     retry_on: tuple[RetryOn, ...],
     balance: Literal["leastconn", "roundrobin"] = "leastconn",
+    speaks: Literal["http", "grpc"] = "http",
 ) -> Backend:
     return Backend(
         name=name,
@@ -219,6 +251,7 @@ def _backend(
         max_in_flight=64,
         retry_on=retry_on,
         balance=balance,
+        speaks=speaks,
     )
 
 

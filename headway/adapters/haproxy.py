@@ -68,12 +68,16 @@ class ServerNotReady(TransientFailure):
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """One address behind a backend. ``weight`` 0 takes no requests; 256 is the most."""
+    """One address behind a backend. ``weight`` 0 takes no requests; 256 is the most.
+
+    ``check_port`` is where HTTP answers the check of a server that speaks gRPC; 0 asks ``port`` itself.
+    """
 
     name: str
     host: str
     port: int
     weight: int
+    check_port: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what HAProxy would misread."""
@@ -95,6 +99,7 @@ class Backend:
     ``max_in_flight`` is per server; what exceeds it waits ``queue_timeout_ms``, then gets 503.
     ``balance`` says who is next. A killed server has the fewest connections, so ``leastconn`` chooses it again for every
     retry until its checks fail (29 of some 400 requests got 503); ``roundrobin`` retries on the next one.
+    ``speaks`` gRPC: HTTP/2 from the first byte, many calls over one connection.
     """
 
     name: str
@@ -106,6 +111,7 @@ class Backend:
     max_in_flight: int
     retry_on: tuple[RetryOn, ...]
     balance: Literal["leastconn", "roundrobin"] = "leastconn"
+    speaks: Literal["http", "grpc"] = "http"
 
     def __post_init__(self) -> None:
         """Refuse names and check paths that would change the meaning of a configuration line."""
@@ -117,7 +123,10 @@ class Backend:
         inter = (
             f"check inter {self.check_interval_ms}ms fastinter 200ms downinter {self.check_interval_ms}ms fall 2 rise 1"
         )
-        return f"{server.host}:{server.port} {inter} weight {server.weight} maxconn {self.max_in_flight}"
+        if server.check_port:
+            inter += f" port {server.check_port}"
+        spoken = " proto h2 check-proto h1" if self.speaks == "grpc" else ""
+        return f"{server.host}:{server.port} {inter} weight {server.weight} maxconn {self.max_in_flight}{spoken}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,21 +150,26 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadBalancerTable:
-    """All the load balancer knows. ``directory`` receives its files and its sockets; keep it under 80 characters."""
+    """All the load balancer knows. ``directory`` receives its files and its sockets; keep it under 80 characters.
+
+    ``grpc_routes`` are of the door for gRPC: a prefix is ``/package.Service``.
+    """
 
     host: str
     port: int
+    grpc_port: int
     metrics_port: int
     directory: Path
     max_connections: int
     routes: tuple[Route, ...]
+    grpc_routes: tuple[Route, ...]
     splits: tuple[Split, ...]
     backends: tuple[Backend, ...]
 
     def __post_init__(self) -> None:
         """Refuse a route to a backend that is not there, a name said twice, or a share out of range."""
         known = [backend.name for backend in self.backends]
-        wanted = [route.backend for route in self.routes] + [
+        wanted = [route.backend for route in (*self.routes, *self.grpc_routes)] + [
             b for split in self.splits for b in (split.blue, split.green)
         ]
         if missing := sorted(set(wanted) - set(known)):
@@ -164,8 +178,12 @@ class LoadBalancerTable:
         if len(set(known)) != len(known):
             msg = f"load balancer table: a backend name occurs twice (found: {', '.join(sorted(known))}). Names must differ."
             raise ContractViolation(msg)
-        for entry in _entries(self):
+        for entry in (*_entries(self), *self.grpc_routes):
             _check_path(entry.prefix, owner="route")
+        speaking = {backend.name for backend in self.backends if backend.speaks == "grpc"}
+        if odd := sorted(speaking ^ {route.backend for route in self.grpc_routes}):
+            msg = f"load balancer table: backends {', '.join(odd)} speak gRPC without a gRPC route, or have one and do not"
+            raise ContractViolation(msg)
         for split in self.splits:
             _check_name("split", split.name)
             _check_share(split.name, split.green_share)
@@ -250,7 +268,7 @@ def check_load_balancer(table: LoadBalancerTable) -> None:
 
 def render_config(table: LoadBalancerTable) -> str:
     """Give the text of haproxy.cfg for a table; the same table always gives the same text."""
-    parts = [_render_global(table), _render_frontend(table), *(_render_backend(backend) for backend in table.backends)]
+    parts = [_render_global(table), _render_frontend(table), _render_grpc(table), *(_render_backend(backend) for backend in table.backends)]
     return "\n".join(parts)
 
 
@@ -294,20 +312,33 @@ frontend metrics
 """
 
 
-def _render_frontend(table: LoadBalancerTable) -> str:
+def _render_door(name: str, bind: str) -> list[str]:
     log_format = "{" + ",".join(_LOG_FIELDS) + "}"
-    lines = [
-        "frontend api",
-        f"    bind {table.host}:{table.port}",
+    return [
+        f"frontend {name}",
+        f"    bind {bind}",
         # Only requests are logged here, as JSON; what HAProxy says about its servers goes to standard error.
         "    log global",
         f"    log-format '{log_format}'",
-        "    monitor-uri /livez",
         # Whatever a client claims, the receipt is made here: retries below this line keep it.
         f"    http-request del-header {RECEIPT_HEADER}",
         "    unique-id-format %[lua.uuid7]",
         f"    unique-id-header {RECEIPT_HEADER}",
         f"    http-after-response set-header {RECEIPT_HEADER} %[unique-id]",
+    ]
+
+
+def _render_grpc(table: LoadBalancerTable) -> str:
+    lines = _render_door("grpc", f"{table.host}:{table.grpc_port} proto h2")
+    lines += [f"    use_backend {route.backend} if {{ path_beg {route.prefix}/ }}" for route in table.grpc_routes]
+    # A gRPC client takes 404 for a method that is not implemented.
+    return "\n".join([*lines, "    default_backend unknown"]) + "\n"
+
+
+def _render_frontend(table: LoadBalancerTable) -> str:
+    lines = [
+        *_render_door("api", f"{table.host}:{table.port}"),
+        "    monitor-uri /livez",
         "    http-request set-var(txn.cohort) unique-id",
         f"    http-request set-var(txn.cohort) req.hdr({API_KEY_HEADER}) if {{ req.hdr({API_KEY_HEADER}) -m found }}",
         f"    http-request set-var(txn.cohort) req.hdr({COHORT_HEADER}) if {{ req.hdr({COHORT_HEADER}) -m found }}",

@@ -271,6 +271,19 @@ def _enrichment(settings: Settings) -> list[Process]:
     ]
 
 
+def _feature_api(settings: Settings) -> list[Process]:
+    # Whether the store answers is not asked: without it the answer is a problem that says so, and is not the API's fault.
+    return [
+        Process(
+            name=f"feature-api-{n}",
+            command=lambda n=n: module("serving.features_main", "--instance", n),  # type: ignore[misc]  # bound
+            env=settings.environment(),
+            ready=answers(port, "/readyz"),
+        )
+        for n, port in enumerate((settings.ports.feature_api, settings.ports.feature_api_second))
+    ]
+
+
 def _haproxy(settings: Settings) -> list[Process]:
     return [
         Process(
@@ -453,6 +466,14 @@ PARTS: tuple[Part, ...] = (
         fetch=lambda: ensure_bundle(KAFKA),
     ),
     Part(name="valkey", group="features", processes=_valkey, ports=("valkey",)),
+    Part(
+        name="feature-api",
+        group="features",
+        processes=_feature_api,
+        ports=("feature_api", "feature_api_second", "feature_grpc", "feature_grpc_second"),
+        needs=("valkey", "haproxy"),
+        page="/v1/features",
+    ),
     Part(name="topics", group="events", processes=_topics, ports=("kafka_watch",), needs=("kafka",)),
     Part(
         name="enrichment",
@@ -494,7 +515,7 @@ PARTS: tuple[Part, ...] = (
         name="haproxy",
         group="serving",
         processes=_haproxy,
-        ports=("load_balancer", "load_balancer_metrics"),
+        ports=("load_balancer", "load_balancer_grpc", "load_balancer_metrics"),
         page="/v1/releases",
     ),
     Part(name="collector", group="events", processes=_collector, ports=("collector_first",), needs=("topics",)),

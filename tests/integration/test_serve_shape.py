@@ -216,10 +216,12 @@ def balancer(place: Path) -> Iterator[Balancer]:
     table = LoadBalancerTable(
         host="127.0.0.1",
         port=free_port(),
+        grpc_port=free_port(),
         metrics_port=free_port(),
         directory=place / "lb",
         max_connections=500,
         routes=(),
+        grpc_routes=(),
         splits=(Split(name="delay", prefix="/v1/delay", blue=blue.name, green=green.name, green_share=0),),
         backends=(blue, green),
     )

@@ -43,8 +43,10 @@ def test_haproxy_accepts_the_table_and_a_product_without_a_release_has_no_server
     assert [(r.prefix, r.backend) for r in table.routes] == [
         ("/v1/events", "collectors"),
         ("/v1/enrich", "enrichment"),
+        ("/v1/features", "features"),
         ("/v1/releases", "release-guard"),
     ]
+    assert {route.backend for route in table.grpc_routes} == {"features-grpc"}
     assert [(s.prefix, s.green_share) for s in table.splits] == [("/v1/delay", 0)]
 
 
@@ -56,14 +58,14 @@ def test_what_is_live_has_weight_and_what_is_being_proven_has_none(tmp_path: Pat
     assert weights(state, tmp_path) == {"delay.blue": [("delay.v1.a", 100)], "delay.green": [("delay.v2.a", 0)]}
 
 
-def test_only_events_go_to_a_second_server_when_nothing_was_sent_yet(tmp_path: Path) -> None:
+def test_only_reads_go_to_a_second_server_after_something_was_sent(tmp_path: Path) -> None:
     """A collector that stored an event and died before its answer must not get it stored twice by the balancer."""
     table = load_balancer_table(Settings(state=tmp_path), products=["delay"], states={}, records=records)
 
     retries = {backend.name: backend.retry_on for backend in table.backends}
 
     assert retries["collectors"] == retries["enrichment"] == ("conn-failure",)
-    assert retries["delay.blue"] == ("conn-failure", "empty-response")
+    assert retries["delay.blue"] == retries["features"] == retries["features-grpc"] == ("conn-failure", "empty-response")
 
 
 def test_answers_are_counted_by_path_status_and_end_and_other_lines_are_skipped(tmp_path: Path) -> None:

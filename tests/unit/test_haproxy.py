@@ -24,6 +24,9 @@ from headway.adapters.haproxy import (
 from headway.errors import ContractViolation, TransientFailure
 
 
+FEATURES = Server(name="f-1", host="127.0.0.1", port=18_101, weight=100, check_port=18_102)
+
+
 def backend(name: str, *servers: Server) -> Backend:
     return Backend(
         name=name,
@@ -41,16 +44,19 @@ def table(directory: Path) -> LoadBalancerTable:
     return LoadBalancerTable(
         host="127.0.0.1",
         port=18_000,
+        grpc_port=18_002,
         metrics_port=18_001,
         directory=directory,
         max_connections=1_000,
         routes=(Route(prefix="/v1", backend="api"), Route(prefix="/v1/events", backend="collector")),
+        grpc_routes=(Route(prefix="/features.v1.Features", backend="features-grpc"),),
         splits=(Split(name="delay", prefix="/v1/delay", blue="delay.blue", green="delay.green", green_share=500),),
         backends=(
             backend("api"),
             backend("collector", Server(name="c-1", host="127.0.0.1", port=18_100, weight=100)),
             backend("delay.blue"),
             backend("delay.green"),
+            replace(backend("features-grpc", FEATURES), speaks="grpc"),
         ),
     )
 
@@ -73,13 +79,13 @@ def test_a_refused_configuration_says_what_haproxy_said(tmp_path: Path) -> None:
 def test_the_longest_prefix_is_asked_first(tmp_path: Path) -> None:
     uses = re.findall(r"use_backend (\S+)", render_config(table(tmp_path)))
 
-    assert uses == ["collector", "delay.green", "delay.blue", "api"]
+    assert uses == ["collector", "delay.green", "delay.blue", "api", "features-grpc"]
 
 
 def test_nothing_listens_beyond_loopback(tmp_path: Path) -> None:
     binds = re.findall(r"^ +bind (\S+)", render_config(table(tmp_path)), re.MULTILINE)
 
-    assert binds == ["127.0.0.1:18001", "127.0.0.1:18000"]
+    assert binds == ["127.0.0.1:18001", "127.0.0.1:18000", "127.0.0.1:18002"]
 
 
 def test_a_client_cannot_choose_its_receipt(tmp_path: Path) -> None:
@@ -92,6 +98,20 @@ def test_a_server_added_while_running_has_the_options_of_a_configured_one(tmp_pa
     server = Server(name="c-1", host="127.0.0.1", port=18_100, weight=100)
 
     assert f"server c-1 {backend('collector').server_options(server)}\n" in render_config(table(tmp_path))
+
+
+def test_a_grpc_server_is_asked_over_http_whether_it_is_fit(tmp_path: Path) -> None:
+    text = render_config(table(tmp_path))
+
+    [line] = re.findall(r"^ +server f-1 (.*)$", text, re.MULTILINE)
+    assert line.startswith("127.0.0.1:18101 check ")
+    assert " port 18102 " in line
+    assert line.endswith(" proto h2 check-proto h1")
+
+
+def test_a_grpc_route_to_a_server_that_speaks_http_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractViolation, match=r"api, features-grpc speak gRPC without a gRPC route"):
+        replace(table(tmp_path), grpc_routes=(Route(prefix="/features.v1.Features", backend="api"),))
 
 
 def test_a_route_to_nowhere_is_refused(tmp_path: Path) -> None:
