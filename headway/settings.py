@@ -117,7 +117,9 @@ class Settings(BaseSettings):
     scaler_drain_s: float = Field(default=30.0, gt=0, description="a backlog that takes longer brings another instance")
     alertmanager_url: str = Field(default="", description="Alertmanager; alerts are only logged when empty")
     collectors: int = Field(default=2, ge=1, le=4, description="collector processes behind the door")
-    feature_rows: int = Field(default=256, ge=1, le=10_000, description="rows in one question to the feature API, at most")
+    feature_rows: int = Field(
+        default=256, ge=1, le=10_000, description="rows in one question to the feature API, at most"
+    )
     feature_body_bytes: int = Field(
         default=262_144, ge=1_024, description="size of one question to the feature API, at most"
     )

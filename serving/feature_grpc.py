@@ -6,7 +6,7 @@ not to, and the second one would quietly take half of the calls.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -37,7 +37,7 @@ CODES: Mapping[int, grpc.StatusCode] = {
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
 }
-_STATUSES: Mapping[Status, int] = {"present": pb.PRESENT, "missing": pb.MISSING, "stale": pb.STALE}
+_STATUSES: Mapping[Status, pb.Status] = {"present": pb.PRESENT, "missing": pb.MISSING, "stale": pb.STALE}
 # Streams of one connection; the load balancer opens another connection beyond them.
 _STREAMS = 128
 _END_WITHIN_S = 1.0
@@ -123,11 +123,11 @@ def grpc_answer(service: FeatureService, read: ServiceRead) -> pb.GetFeaturesRes
 
 def _fill(entity: pb.Entity, served: ServedFeatures, row: StoredRow | None, as_of_us: int, *, stale: bool) -> None:
     entity.status = _STATUSES[status_of(row, stale=stale)]
-    named = served.empty.items()
+    named: Iterable[tuple[str, float | None]] = served.empty.items()
     if row is not None and row.event_timestamp_us is not None:
         _set(entity.event_timestamp, row.event_timestamp_us)
         entity.age_s = (as_of_us - row.event_timestamp_us) / SECOND_US
-        named = zip(served.features, row.values, strict=True)  # type: ignore[assignment]  # pairs, like items
+        named = zip(served.features, row.values, strict=True)
     for name, value in named:
         slot = entity.values.get_or_create(name)
         if isinstance(value, float):
@@ -138,10 +138,11 @@ def _fill(entity: pb.Entity, served: ServedFeatures, row: StoredRow | None, as_o
 
 def _request(raw: bytes, answers: FeatureAnswers) -> pb.GetFeaturesRequest:
     try:
-        return pb.GetFeaturesRequest.FromString(raw)
+        request: pb.GetFeaturesRequest = pb.GetFeaturesRequest.FromString(raw)
     except DecodeError as error:
         answers.metrics.refused("grpc", "invalid-question")
         raise Refused(Problem(400, "invalid-question", f"body: {error}; see proto/features.proto")) from error
+    return request
 
 
 def _row(row: Struct) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def _plain(value: Value) -> Any:  # Any: what JSON would have been
 
 
 def _instant_us(instant: Timestamp) -> int:
-    instant_us = instant.seconds * SECOND_US + instant.nanos // 1_000
+    instant_us: int = instant.seconds * SECOND_US + instant.nanos // 1_000
     try:
         plausible = 0 <= instant.nanos < 1_000_000_000 and 1 < from_us(instant_us).year < 9_999
     except OverflowError:

@@ -40,13 +40,19 @@ def features_openapi(
         status: {"description": text, "content": {"application/problem+json": {"schema": problem}}}
         for status, text in why.items()
     }
-    listed = {"200": {"description": "The services, their keys, views and features", "content": {"application/json": {}}}}
+    listed = {
+        "200": {"description": "The services, their keys, views and features", "content": {"application/json": {}}}
+    }
     paths: dict[str, Any] = {"/v1/features": {"get": {"operationId": "list_features", "responses": listed}}}
     for service in services:
         paths[f"/v1/features/{service.name}"] = {"post": _operation(service, _entries(catalogue), limits, refusals)}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Features", "version": "1", "description": "Values of feature views, as the predictor reads them."},
+        "info": {
+            "title": "Features",
+            "version": "1",
+            "description": "Values of feature views, as the predictor reads them.",
+        },
         "paths": paths,
         "components": {"schemas": components},
     }
@@ -87,7 +93,9 @@ def _operation(
         "type": "object",
         "required": list(service.keys),
         "additionalProperties": False,
-        "properties": {key: {"type": ["string", "null"], "description": "null: no such entity"} for key in service.keys},
+        "properties": {
+            key: {"type": ["string", "null"], "description": "null: no such entity"} for key in service.keys
+        },
     }
     question = {
         "type": "object",

@@ -30,13 +30,13 @@ from serving.asgi import (
     serve_lifespan,
 )
 from serving.collector_limits import Refused
-from serving.feature_answers import FeatureAnswers, Question, Status, status_of, too_large
+from serving.feature_answers import RETRY, FeatureAnswers, Question, Status, status_of, too_large
 from serving.feature_openapi import features_openapi, services_document
 from serving.service_reads import ServiceRead
 
 PATH = "/v1/features"
 _JSON = b"application/json"
-_GET = ("/livez", "/readyz", "/metrics", "/openapi.json", PATH, f"{PATH}/openapi.json")
+_GET = ("/livez", "/readyz", "/metrics", f"{PATH}/openapi.json", PATH)
 # The rows of busy entities and the watermarks repeat.
 _instant = lru_cache(maxsize=16_384)(format_us)
 
@@ -80,8 +80,13 @@ class FeatureApi:
     ) -> None:
         self._answers = answers
         self._start, self._close = start, close
-        self._openapi = features_openapi(answers.services, catalogue, answers.limits)
-        self._services = services_document(answers.services, catalogue)
+        openapi = features_openapi(answers.services, catalogue, answers.limits)
+        # The second for those who come through the load balancer, which leads only what is under the prefix here.
+        self._documents = {
+            "/openapi.json": openapi,
+            f"{PATH}/openapi.json": openapi,
+            PATH: services_document(answers.services, catalogue),
+        }
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,18 +113,15 @@ class FeatureApi:
             case "/livez":
                 return json_answer({"status": "alive"})
             case "/readyz" if self.draining:
-                return problem_answer(Problem(503, "draining", "this replica is leaving"), (b"retry-after", b"1"))
+                return problem_answer(Problem(503, "draining", "this replica is leaving"), RETRY)
             case "/readyz":  # whatever the store does: without it the answer is a problem that says so
                 return json_answer({"status": "ready", "services": [s.name for s in self._answers.services]})
             case "/metrics":
                 return self._answers.metrics.page()
-            case "/openapi.json" | "/v1/features/openapi.json":
-                return json_answer(self._openapi)
-            case "/v1/features":
-                return json_answer(self._services)
-            case _:
-                wanted = f"wanted {', '.join(_GET)} or POST {PATH}/<service>"
-                return problem_answer(Problem(404, "not-found", f"{path}: {wanted}"))
+        if path in self._documents:
+            return json_answer(self._documents[path])
+        wanted = f"wanted {', '.join(_GET)} or POST {PATH}/<service>"
+        return problem_answer(Problem(404, "not-found", f"{path}: {wanted}"))
 
     async def _post(self, service: str, scope: Scope, receive: Receive) -> Answer:
         try:

@@ -104,6 +104,16 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
     ({"rows": [{**KEYS, "tail": 14228}]}, 400, "invalid-question", "rows[0].tail: got a number, wanted a text or null"),
     ({"rows": [{**KEYS, "dest": True}]}, 400, "invalid-question", "rows[0].dest: got a boolean, wanted a text or null"),
     ({"rows": [{**KEYS, "dest": ["x"]}]}, 400, "invalid-question", "rows[0].dest: got a list, wanted a text or null"),
-    ({"rows": [KEYS], "as_of": "2013-07-01T12:59:59Z"}, 409, "as-of-in-the-past", "origin_delay.v1 of {'origin': 'EWR'}"),
-    ({"rows": [KEYS], "service": "nobody"}, 404, "no-such-service", "service: got 'nobody', wanted one of flight_delay"),
+    (
+        {"rows": [KEYS], "as_of": "2013-07-01T12:59:59Z"},
+        409,
+        "as-of-in-the-past",
+        "origin_delay.v1 of {'origin': 'EWR'}",
+    ),
+    (
+        {"rows": [KEYS], "service": "nobody"},
+        404,
+        "no-such-service",
+        "service: got 'nobody', wanted one of flight_delay",
+    ),
 ]

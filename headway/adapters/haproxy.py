@@ -268,7 +268,12 @@ def check_load_balancer(table: LoadBalancerTable) -> None:
 
 def render_config(table: LoadBalancerTable) -> str:
     """Give the text of haproxy.cfg for a table; the same table always gives the same text."""
-    parts = [_render_global(table), _render_frontend(table), _render_grpc(table), *(_render_backend(backend) for backend in table.backends)]
+    parts = [
+        _render_global(table),
+        _render_frontend(table),
+        _render_grpc(table),
+        *(_render_backend(backend) for backend in table.backends),
+    ]
     return "\n".join(parts)
 
 

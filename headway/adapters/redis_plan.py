@@ -9,12 +9,11 @@ What bites: replies belong to commands by position alone, so `commands` and `row
 
 from collections.abc import Sequence
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 
 import hiredis
 
-from headway.adapters.feast_layout import EntityKeys, Value, decode_timestamp, decode_value, hash_fields
+from headway.adapters.feast_layout import EntityKeys, decode_timestamp, decode_value, hash_fields
 from headway.adapters.redis_marks import MARK, WATERMARK, view_state, watermark_key
 from headway.features.online import Keys, OnlineRows, OnlineView, StoredRow
 
@@ -32,7 +31,7 @@ class _SharedHash:
 
     def __init__(self, project: str, names: _Entity, views: Sequence[OnlineView]) -> None:
         self._keys = EntityKeys(project, names)
-        self.entity = itemgetter(*self._keys.names) if len(names) > 1 else _one(names[0])
+        self.names = self._keys.names
         fields = [field for view in views for field in hash_fields(view.view, view.features)]
         self._head = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields))
         self._tail = b"".join(b"\r\n$%d\r\n%b" % (len(field), field) for field in fields) + b"\r\n"
@@ -77,8 +76,8 @@ class ReadPlan:
         for row in rows:
             places: list[int | None] = []
             for kind, shared in enumerate(self._hashes):
-                entity = shared.entity(row)
-                if None in entity:
+                entity = _entity(row, shared.names)
+                if entity is None:
                     places.append(None)
                     continue
                 at = seen.get((kind, entity))
@@ -113,8 +112,11 @@ class ReadPlan:
         return OnlineRows(states, rows)
 
 
-def _one(name: str) -> Any:  # Any: like itemgetter, for one name
-    def entity(row: Keys) -> tuple[str | None, ...]:
-        return (row[name],)
-
-    return entity
+def _entity(row: Keys, names: _Entity) -> _Entity | None:
+    found: list[str] = []
+    for name in names:
+        value = row[name]
+        if value is None:
+            return None
+        found.append(value)
+    return tuple(found)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from headway.clock import duration_us
+from headway.features.columns import Value
 from headway.features.definitions import FeatureView
 from headway.features.online import OnlineView
 from headway.product import Product
@@ -31,7 +32,7 @@ class ServedFeatures:
         return frozenset(a.name for a in self.view.aggregates if a.function == "count") & {*self.features}
 
     @cached_property
-    def empty(self) -> dict[str, int | None]:
+    def empty(self) -> dict[str, Value]:
         """What an entity without a row has: an empty window, count 0 and the rest null (S10)."""
         return {name: 0 if name in self.counts else None for name in self.features}
 

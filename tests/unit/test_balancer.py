@@ -65,7 +65,9 @@ def test_only_reads_go_to_a_second_server_after_something_was_sent(tmp_path: Pat
     retries = {backend.name: backend.retry_on for backend in table.backends}
 
     assert retries["collectors"] == retries["enrichment"] == ("conn-failure",)
-    assert retries["delay.blue"] == retries["features"] == retries["features-grpc"] == ("conn-failure", "empty-response")
+    assert (
+        retries["delay.blue"] == retries["features"] == retries["features-grpc"] == ("conn-failure", "empty-response")
+    )
 
 
 def test_answers_are_counted_by_path_status_and_end_and_other_lines_are_skipped(tmp_path: Path) -> None:

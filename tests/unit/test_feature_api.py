@@ -220,13 +220,14 @@ class Held(Reader):
 
     def __init__(self, store: MemoryOnlineStore) -> None:
         super().__init__(store)
-        self.go = asyncio.Event()
+        self.go, self.came = asyncio.Event(), asyncio.Event()
 
     def over(self, views: Any) -> Any:
         found = super().over(views)
 
         async def read(rows: Any) -> OnlineRows:
             answer: OnlineRows = await found(rows)
+            self.came.set()
             await self.go.wait()
             return answer
 
@@ -247,8 +248,7 @@ def test_what_is_beyond_the_rows_in_flight_is_refused_at_once_and_the_rest_is_an
 
     async def three() -> tuple[httpx.Response, httpx.Response, httpx.Response]:
         first = asyncio.create_task(world.asend("POST", URL, json={"rows": [KEYS, KEYS]}))
-        while not held.asked:
-            await asyncio.sleep(0)
+        await held.came.wait()
         second = await world.asend("POST", URL, json={"rows": [KEYS, KEYS]})
         held.go.set()
         return await first, second, await world.asend("POST", URL, json={"rows": [KEYS, KEYS]})

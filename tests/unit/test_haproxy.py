@@ -23,7 +23,6 @@ from headway.adapters.haproxy import (
 )
 from headway.errors import ContractViolation, TransientFailure
 
-
 FEATURES = Server(name="f-1", host="127.0.0.1", port=18_101, weight=100, check_port=18_102)
 
 

@@ -73,9 +73,7 @@ def stored_rows(draw: st.DrawFn) -> list[OnlineRow]:
             keys = {name: draw(_NAME) for name in view.keys}
             values = {name: draw(_VALUE) for name in view.features}
             at_us = draw(st.integers(1, 2**50))
-            rows.append(
-                OnlineRow(view=view.view, keys=keys, event_timestamp_us=at_us, revision=number, values=values)
-            )
+            rows.append(OnlineRow(view=view.view, keys=keys, event_timestamp_us=at_us, revision=number, values=values))
     return rows
 
 
