@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from headway.clock import SECOND_US, from_us
 from headway.errors import InputRejected
+from headway.features.columns import Value as FeatureValue
 from headway.features.online import StoredRow
 from headway.features.services import FeatureService, ServedFeatures
 from headway.problem import TYPE_PREFIX, Problem
@@ -123,7 +124,7 @@ def grpc_answer(service: FeatureService, read: ServiceRead) -> pb.GetFeaturesRes
 
 def _fill(entity: pb.Entity, served: ServedFeatures, row: StoredRow | None, as_of_us: int, *, stale: bool) -> None:
     entity.status = _STATUSES[status_of(row, stale=stale)]
-    named: Iterable[tuple[str, float | None]] = served.empty.items()
+    named: Iterable[tuple[str, FeatureValue]] = served.empty.items()
     if row is not None and row.event_timestamp_us is not None:
         _set(entity.event_timestamp, row.event_timestamp_us)
         entity.age_s = (as_of_us - row.event_timestamp_us) / SECOND_US

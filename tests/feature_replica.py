@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import polars as pl
 
-from domains.flights.domain import DOMAIN
-from headway.adapters.redis_online import OnlineReader, OnlineWriter
-from headway.adapters.redis_views import OnlineViews
-from headway.clock import DAY_US, SystemClock, parse_instant_us
+from benchmarks import flights_online
+from headway.adapters.redis_online import OnlineReader
+from headway.clock import SystemClock, parse_instant_us
 from headway.features.online import FeatureReader, Keys
-from headway.ports import Record
 from headway.settings import LOOPBACK
 from serving.feature_answers import FeatureLimits
 from serving.feature_grpc import SERVICE
 from serving.features_main import FeatureReplica
 from serving.proto import features_pb2 as pb
-from streaming.bootstrap import bootstrap_view
 from tests.feature_world import LIMITS
 
 PROJECT = "headway"
@@ -31,35 +27,9 @@ TIMEOUT_S = 10.0
 METHOD = f"/{SERVICE}/GetFeatures"
 
 
-class _Dropped:
-    """Takes the state of the feature job, which is not asked for here."""
-
-    def publish(self, records: Sequence[Record]) -> None:
-        pass
-
-
-def fill_with_flights(redis_url: str, *, until_us: int = NOON_US) -> list[dict[str, str]]:
-    """Bootstrap every view from the two days before an instant; return the keys of the flights in them, each once."""
-    assert DOMAIN.load_history is not None
-    events = DOMAIN.load_history().events_between(until_us - 2 * DAY_US, until_us + 1)
-    writer, views = OnlineWriter(redis_url, PROJECT), OnlineViews(redis_url, PROJECT)
-    publisher: Any = _Dropped()  # one method of a publisher is used
-    try:
-        for view in DOMAIN.views:
-            bootstrap_view(
-                view,
-                events,
-                until_us=until_us,
-                restore=lambda _topic, _partition: (),
-                publisher=publisher,
-                online=writer,
-                marks=views,
-            )
-    finally:
-        writer.close()
-        views.close()
-    keys = ("origin", "carrier", "dest", "tail")
-    return events.select(keys).drop_nulls().unique().sort(keys).select(pl.all().cast(pl.String())).to_dicts()
+def fill_with_flights(redis_url: str) -> list[dict[str, str]]:
+    """Bootstrap every view up to noon; return the keys of the flights of two days, each once."""
+    return flights_online.fill_with_flights(redis_url, PROJECT, until_us=NOON_US)
 
 
 @contextmanager
@@ -101,6 +71,14 @@ class Client:
             link.request("POST", f"/v1/features/{service}", body, {"content-type": "application/json"})
             answer = link.getresponse()
             return answer.status, {k.lower(): v for k, v in answer.getheaders()}, json.loads(answer.read())
+        finally:
+            link.close()
+
+    def get(self, path: str) -> int:
+        link = http.client.HTTPConnection(LOOPBACK, self.port, timeout=TIMEOUT_S)
+        try:
+            link.request("GET", path)
+            return link.getresponse().status
         finally:
             link.close()
 
