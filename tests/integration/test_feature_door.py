@@ -1,0 +1,266 @@
+"""The feature API as a part of the stack: behind the load balancer, as its page shows it, and while replicas go and come."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from typing import Any, Self
+
+import grpc
+import pytest
+
+from headway.local import lifecycle
+from headway.settings import LOOPBACK, Settings, project_root
+from serving.balancer import count_answers
+from serving.feature_metrics import FeatureMetrics
+from tests.feature_replica import Client, client_of, fill_with_flights
+from tests.serving_world import free_settings, short_folder
+
+# redis-py warns about its own deprecations.
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
+
+PAGE = project_root() / "docs" / "features" / "serving.md"
+WITHIN_S = 60.0
+ASKED_AT_LEAST = 200
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[Settings]:
+    with short_folder() as folder:
+        found = free_settings(folder)
+        lifecycle.up(found, only=["feature-api"], say=quiet)
+        yield found
+        lifecycle.down(found, say=quiet)
+
+
+@pytest.fixture(scope="module")
+def flights(settings: Settings) -> list[dict[str, str]]:
+    return fill_with_flights(f"redis://{settings.online_store}/0")
+
+
+@pytest.fixture
+def door(settings: Settings) -> Iterator[Client]:
+    client = client_of(settings.ports.load_balancer, settings.ports.load_balancer_grpc)
+    yield client
+    client.channel.close()
+
+
+def test_it_brings_store_and_load_balancer_with_it_and_nothing_else(settings: Settings) -> None:
+    facts = lifecycle.status(settings)
+
+    assert facts["phase"] == "ready"
+    assert sorted(process["name"] for process in facts["processes"]) == [
+        "feature-api-0",
+        "feature-api-1",
+        "haproxy",
+        "valkey",
+    ]
+    assert f"http://{LOOPBACK}:{settings.ports.feature_api}/v1/features" in json.dumps(facts)
+
+
+def test_a_store_that_was_never_filled_is_not_served(settings: Settings, door: Client) -> None:
+    """Whichever test comes first: an empty database of the same server."""
+    import redis
+
+    client = redis.Redis.from_url(f"redis://{settings.online_store}/0")
+    names = client.keys("hw:watermark:*")
+    kept = {name: client.hgetall(name) for name in names}  # type: ignore[union-attr]  # redis-py types both worlds
+    if names:
+        client.delete(*names)  # type: ignore[misc]
+    try:
+        status, headers, problem = door.post([{"origin": "EWR", "carrier": "UA", "dest": "IAH", "tail": None}])
+    finally:
+        for name, fields in kept.items():
+            client.hset(name, mapping=fields)  # type: ignore[arg-type]
+        client.close()
+
+    assert (status, headers["retry-after"], problem["type"]) == (503, "30", "urn:headway:problem:view-not-ready")
+
+
+class Example:
+    """One block of the page: what it runs, and what it says that gives."""
+
+    def __init__(self, language: str, text: str) -> None:
+        self.language = language
+        if language == "console":
+            command, _, self.output = text.removeprefix("$ ").replace("\\\n", " ").partition("\n")
+            self.source = command
+        else:
+            self.source, _, output = text.partition("\n# prints\n")
+            self.output = "\n".join(line.removeprefix("# ") for line in output.splitlines())
+
+    def run(self, moved: Callable[[str], str]) -> str:
+        source = moved(self.source)
+        if self.language == "console":
+            done = subprocess.run(["bash", "-c", source], capture_output=True, text=True, timeout=WITHIN_S, check=True)
+            return done.stdout
+        printed = StringIO()
+        with redirect_stdout(printed):
+            exec(compile(source, str(PAGE), "exec"), {})  # the page's own words
+        return printed.getvalue()
+
+
+def examples() -> list[Example]:
+    blocks = re.findall(r"^```(console|python)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [Example(language, text) for language, text in blocks]
+
+
+def shown(documented: Any, given: Any) -> list[str]:
+    """Where an answer differs from what the page shows of it; `...` stands for what it leaves out."""
+    if isinstance(documented, dict) and isinstance(given, dict):
+        named = documented.keys() - {"..."}
+        missing = [f"{name}: not there" for name in named - given.keys()]
+        more = [] if "..." in documented else [f"{name}: not shown" for name in given.keys() - named]
+        deeper = [f"{n}.{p}" for n in named & given.keys() for p in shown(documented[n], given[n])]
+        return missing + more + deeper
+    if isinstance(documented, list) and isinstance(given, list) and len(documented) == len(given):
+        return [p for one, other in zip(documented, given, strict=True) for p in shown(one, other)]
+    return [] if documented == given else [f"page {documented!r}, answer {given!r}"]
+
+
+@pytest.mark.parametrize("number", range(len(examples())))
+def test_the_page_shows_what_is_answered(settings: Settings, flights: list[dict[str, str]], number: int) -> None:
+    assert flights
+    example = examples()[number]
+    ports = {"18000": settings.ports.load_balancer, "18001": settings.ports.load_balancer_grpc}
+
+    printed = example.run(lambda text: re.sub(r"1800[01]", lambda found: str(ports[found[0]]), text))
+
+    if example.output.lstrip().startswith(("{", "[")):
+        assert shown(json.loads(example.output), json.loads(printed)) == []
+    else:
+        assert printed.strip() == example.output.strip()
+
+
+def test_the_page_has_examples_of_both_protocols() -> None:
+    sources = [example.source for example in examples()]
+
+    assert any("curl" in source for source in sources)
+    assert any("grpc.insecure_channel" in source for source in sources)
+
+
+def test_the_page_names_every_setting_and_metric() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    named = [f"HEADWAY_{name.upper()}" for name in Settings.model_fields if name.startswith("feature_")]
+
+    counted = re.findall(r"^# TYPE (headway_\w+)", FeatureMetrics([]).page().body.decode(), re.MULTILINE)
+
+    assert (len(named), len(set(counted))) == (4, len(counted))
+    assert [name for name in (*named, *counted) if name not in page] == []
+
+
+class Asking:
+    """Asks both doors without a pause, and counts what comes back."""
+
+    def __init__(self, door: Client, flight: dict[str, str]) -> None:
+        self.answers: Counter[str] = Counter()
+        self._door, self._flight = door, flight
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(ask,)) for ask in (self._http, self._grpc)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(timeout=WITHIN_S)
+
+    def wait_for(self, more: int) -> None:
+        wanted = self.answers.total() + more
+        deadline_s = time.monotonic() + WITHIN_S
+        while self.answers.total() < wanted:
+            assert time.monotonic() < deadline_s, f"no more answers: {self.answers}"
+            time.sleep(0.02)
+
+    def _ask(self, ask: Callable[[], str]) -> None:
+        while not self._ended.is_set():
+            self.answers[ask()] += 1
+
+    def _http(self) -> str:
+        try:
+            return f"http {self._door.post([self._flight])[0]}"
+        except OSError as error:
+            return f"http {error!r}"
+
+    def _grpc(self) -> str:
+        try:
+            self._door.call([self._flight])
+        except grpc.RpcError as error:
+            call: Any = error  # grpc has no types
+            return f"grpc {call.code().name}: {call.details()}"
+        return "grpc OK"
+
+
+@contextmanager
+def asking(door: Client, flights: list[dict[str, str]]) -> Iterator[Asking]:
+    with Asking(door, flights[0]) as running:
+        running.wait_for(ASKED_AT_LEAST)
+        yield running
+        running.wait_for(ASKED_AT_LEAST)
+
+
+def pid_of(settings: Settings, name: str) -> int:
+    return int(next(p["pid"] for p in lifecycle.status(settings)["processes"] if p["name"] == name))
+
+
+@pytest.mark.long
+def test_no_answer_is_lost_while_a_replica_drains_and_comes_back(
+    settings: Settings, door: Client, flights: list[dict[str, str]]
+) -> None:
+    before = pid_of(settings, "feature-api-0")
+    with asking(door, flights) as running:
+        lifecycle.direct(settings, "restart", "feature-api-0", within_s=WITHIN_S)
+
+    assert pid_of(settings, "feature-api-0") != before
+    assert set(running.answers) == {"http 200", "grpc OK"}, running.answers
+
+
+@pytest.mark.long
+def test_a_killed_replica_costs_no_answer_over_http_and_is_started_again(
+    settings: Settings, door: Client, flights: list[dict[str, str]]
+) -> None:
+    """Over gRPC the calls it had on its connection may fail: their client repeats them, as any client of a network must."""
+    before = pid_of(settings, "feature-api-1")
+    with asking(door, flights) as running:
+        os.kill(before, signal.SIGKILL)
+        deadline_s = time.monotonic() + WITHIN_S
+        while pid_of(settings, "feature-api-1") == before or lifecycle.status(settings)["phase"] != "ready":
+            assert time.monotonic() < deadline_s, "it was not started again"
+            time.sleep(0.1)
+
+    lost = {what: n for what, n in running.answers.items() if what not in ("http 200", "grpc OK")}
+    assert sum(lost.values()) <= 3, running.answers
+    assert not [what for what in lost if what.startswith("http")], running.answers
+
+
+def test_the_load_balancer_logs_both_doors_with_a_receipt(
+    settings: Settings, door: Client, flights: list[dict[str, str]]
+) -> None:
+    log = settings.state / "log" / "haproxy.log"
+
+    def told() -> list[int]:
+        doors = ("/v1/features", "/headway.features.v1.FeatureService")
+        return [sum(count_answers(log, path).by_status.values()) for path in doors]
+
+    before = told()
+    door.post(flights[:1])
+    door.call(flights[:1])
+
+    deadline_s = time.monotonic() + WITHIN_S
+    while any(now <= then for now, then in zip(told(), before, strict=True)):
+        assert time.monotonic() < deadline_s, "a door logs no request"
+        time.sleep(0.05)
