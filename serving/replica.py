@@ -180,6 +180,7 @@ class ReplicaServer:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
+                self._socket.close()
                 msg = (
                     f"replica server {self.host}:{self.port}: not listening within {_START_TIMEOUT_S} s. Read its log."
                 )

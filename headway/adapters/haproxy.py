@@ -43,7 +43,7 @@ _LOG_FIELDS = (
     '"at_ms":%[date(0,ms)]',
     '"receipt":"%ID"',
     '"method":"%HM"',
-    '"path":"%[capture.req.uri,field(1,?),json(utf8s)]"',
+    '"path":"%[{path},json(utf8s)]"',
     '"status":%ST',
     '"backend":"%b"',
     '"server":"%s"',
@@ -317,8 +317,8 @@ frontend metrics
 """
 
 
-def _render_door(name: str, bind: str) -> list[str]:
-    log_format = "{" + ",".join(_LOG_FIELDS) + "}"
+def _render_door(name: str, bind: str, *, path: str) -> list[str]:
+    log_format = "{" + ",".join(_LOG_FIELDS).replace("{path}", path) + "}"
     return [
         f"frontend {name}",
         f"    bind {bind}",
@@ -334,7 +334,9 @@ def _render_door(name: str, bind: str) -> list[str]:
 
 
 def _render_grpc(table: LoadBalancerTable) -> str:
-    lines = _render_door("grpc", f"{table.host}:{table.grpc_port} proto h2")
+    # HTTP/2 says its target with the host before it.
+    lines = _render_door("grpc", f"{table.host}:{table.grpc_port} proto h2", path="var(txn.path)")
+    lines.append("    http-request set-var(txn.path) path")
     lines += [f"    use_backend {route.backend} if {{ path_beg {route.prefix}/ }}" for route in table.grpc_routes]
     # A gRPC client takes 404 for a method that is not implemented.
     return "\n".join([*lines, "    default_backend unknown"]) + "\n"
@@ -342,7 +344,7 @@ def _render_grpc(table: LoadBalancerTable) -> str:
 
 def _render_frontend(table: LoadBalancerTable) -> str:
     lines = [
-        *_render_door("api", f"{table.host}:{table.port}"),
+        *_render_door("api", f"{table.host}:{table.port}", path="capture.req.uri,field(1,?)"),
         "    monitor-uri /livez",
         "    http-request set-var(txn.cohort) unique-id",
         f"    http-request set-var(txn.cohort) req.hdr({API_KEY_HEADER}) if {{ req.hdr({API_KEY_HEADER}) -m found }}",

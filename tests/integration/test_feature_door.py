@@ -119,13 +119,15 @@ def examples() -> list[Example]:
 def shown(documented: Any, given: Any) -> list[str]:
     """Where an answer differs from what the page shows of it; `...` stands for what it leaves out."""
     if isinstance(documented, dict) and isinstance(given, dict):
-        named = documented.keys() - {"..."}
-        missing = [f"{name}: not there" for name in named - given.keys()]
-        more = [] if "..." in documented else [f"{name}: not shown" for name in given.keys() - named]
-        deeper = [f"{n}.{p}" for n in named & given.keys() for p in shown(documented[n], given[n])]
+        names = documented.keys() - {"..."}
+        missing = [f"{name}: not there" for name in names - given.keys()]
+        more = [] if "..." in documented else [f"{name}: not shown" for name in given.keys() - names]
+        deeper = [f"{n}.{p}" for n in names & given.keys() for p in shown(documented[n], given[n])]
         return missing + more + deeper
-    if isinstance(documented, list) and isinstance(given, list) and len(documented) == len(given):
-        return [p for one, other in zip(documented, given, strict=True) for p in shown(one, other)]
+    if isinstance(documented, list) and isinstance(given, list):
+        named = documented[:-1] if documented[-1:] == ["..."] else documented
+        if len(named) == len(given) or named is not documented:
+            return [p for one, other in zip(named, given, strict=False) for p in shown(one, other)]
     return [] if documented == given else [f"page {documented!r}, answer {given!r}"]
 
 
