@@ -27,8 +27,6 @@ from tests.server_process import ServerProcess
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.integration]
 
 WITHIN_S = 30.0
-# The store may take a quarter of a second, the question half of one; the rest is for a machine that is busy.
-ANSWER_WITHIN_S = 10.0
 
 
 @dataclass
@@ -110,7 +108,6 @@ class Outage:
     before: dict[str, Any]
     during: list[tuple[int, str | None, str]]
     over_grpc: tuple[grpc.StatusCode, str | None]
-    slowest_s: float
     ready: int
     back: bool
 
@@ -118,7 +115,6 @@ class Outage:
         found = [f"answered {each} while the store was away" for each in self.during if each != TOLD]
         found += [] if self.over_grpc == (grpc.StatusCode.UNAVAILABLE, "1") else [f"gRPC said {self.over_grpc}"]
         found += [] if self.ready == 200 else ["was not ready, as if it were its own fault"]
-        found += [] if self.slowest_s < ANSWER_WITHIN_S else [f"took {self.slowest_s:.1f} s to say so"]
         return found + ([] if self.back else ["did not come back by itself"])
 
 
@@ -150,11 +146,9 @@ def outage(
         assert before["rows"][0]["origin_delay.v1"]["status"] == "present"
         mend = FAULTS[fault](valkey)
         assert not valkey_ready(valkey.port), "the fault did not happen"
-        during, slowest_s = [], 0.0
+        during = []
         for _ in range(5):
-            began_s = time.monotonic()
             status, headers, document = client.post([flight])
-            slowest_s = max(slowest_s, time.monotonic() - began_s)
             during.append((status, headers.get("retry-after"), document.get("type", "none")))
         over_grpc = refused_over_grpc(client, flight)
         ready = client.get("/readyz")
@@ -162,7 +156,7 @@ def outage(
         deadline_s = time.monotonic() + back_within_s
         while not (back := client.post([flight])[::2] == (200, before)) and time.monotonic() < deadline_s:
             time.sleep(0.05)
-    return Outage(before=before, during=during, over_grpc=over_grpc, slowest_s=slowest_s, ready=ready, back=back)
+    return Outage(before=before, during=during, over_grpc=over_grpc, ready=ready, back=back)
 
 
 def refused_over_grpc(client: Client, flight: Keys) -> tuple[grpc.StatusCode, str | None]:
