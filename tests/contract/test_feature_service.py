@@ -2,11 +2,8 @@
 
 import asyncio
 import contextlib
-import socket
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import grpc
 import pytest
@@ -19,7 +16,7 @@ from headway.adapters.feast import FeastConfig, LakeTable, feature_store
 from headway.adapters.feast_registry import apply_views
 from headway.adapters.feast_services import service_of
 from headway.clock import SystemClock
-from headway.errors import PermanentFailure
+from headway.errors import PermanentFailure, TransientFailure
 from headway.features.online import Keys, OnlineRows
 from products.flight_delay.product import PRODUCT
 from serving.feature_grpc import PROBLEM_TRAILER, SERVICE
@@ -37,6 +34,7 @@ from tests.feature_replica import (
 )
 from tests.feature_world import KEYS, LIMITS, REFUSED
 from tests.feature_world import SERVICE as FLIGHTS
+from tests.store_gate import Gate
 from tests.valkey_world import running_valkey
 
 if TYPE_CHECKING:
@@ -187,51 +185,35 @@ def test_health_and_reflection_answer_what_grpc_clients_ask_first(client: Client
     assert "serving/proto/features.proto" in [file.name for file in files]
 
 
-class Relay:
-    """Stands between a reader and the store, and counts how often the client speaks after the store has answered."""
+def commands_of(rows: Sequence[Keys]) -> int:
+    """How many it takes to ask for each entity once, and for each view's watermark."""
+    kinds = {served.view.keys for served in FLIGHTS.served}
+    return len(FLIGHTS.served) + len({(kind, tuple(row[key] for key in kind)) for kind in kinds for row in rows})
 
-    def __init__(self, redis_url: str) -> None:
-        address = urlsplit(redis_url)
-        self._store = (str(address.hostname), int(address.port or 0))
-        self._door = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._door.getsockname()[1]}/0"
-        self.turns: list[str] = []
-        threading.Thread(target=self._serve, daemon=True).start()
 
-    def _serve(self) -> None:
-        client, _ = self._door.accept()
-        store = socket.create_connection(self._store)
-        for source, sink, who in ((client, store, "asked"), (store, client, "answered")):
-            threading.Thread(target=self._pass_on, args=(source, sink, who), daemon=True).start()
-
-    def _pass_on(self, source: socket.socket, sink: socket.socket, who: str) -> None:
-        with contextlib.suppress(OSError), sink:  # either side may have gone already
-            while data := source.recv(1 << 16):
-                if self.turns[-1:] != [who]:
-                    self.turns.append(who)
-                sink.sendall(data)
-
-    def close(self) -> None:
-        self._door.close()
+async def read_through(gate: Gate, *parts: list[dict[str, str]]) -> list[OnlineRows]:
+    """Read parts one after the other, with no answer before all that they take together has been asked."""
+    reader = reader_of(gate.url)
+    try:
+        ask = reader.over(FLIGHTS.online)
+        await ask([])
+        gate.hold(sum(map(commands_of, parts)))
+        return [await ask(part) for part in parts]
+    finally:
+        await reader.close()
 
 
 def test_all_rows_of_a_question_cost_one_round_trip(redis_url: str, flights: list[dict[str, str]]) -> None:
-    relay = Relay(redis_url)
+    with contextlib.closing(Gate(redis_url)) as gate:
+        [found] = asyncio.run(read_through(gate, flights))
 
-    async def read() -> tuple[int, OnlineRows]:
-        reader = reader_of(relay.url)
-        ask = reader.over(FLIGHTS.online)
-        await ask([])
-        before = len(relay.turns)
-        found = await ask(flights)
-        await reader.close()
-        return before, found
+    assert (len(found.rows), gate.missing) == (len(flights), 0)
+    assert len(flights) > 100
 
-    before, found = asyncio.run(read())
 
-    assert relay.turns[before:] == ["asked", "answered"]
-    assert len(found.rows) == len(flights) > 100
-    relay.close()
+def test_a_read_that_takes_a_second_round_trip_is_caught(redis_url: str, flights: list[dict[str, str]]) -> None:
+    with contextlib.closing(Gate(redis_url)) as gate, pytest.raises(TransientFailure, match="no answer within"):
+        asyncio.run(read_through(gate, flights[:1], flights[1:]))
 
 
 def test_a_flight_without_an_aircraft_reads_as_one_with_an_aircraft_nobody_saw(client: Client) -> None:
