@@ -39,9 +39,11 @@ def quiet(_: str) -> None:
 def settings() -> Iterator[Settings]:
     with short_folder() as folder:
         found = free_settings(folder)
-        lifecycle.up(found, only=["feature-api"], say=quiet)
-        yield found
-        lifecycle.down(found, say=quiet)
+        try:
+            lifecycle.up(found, only=["feature-api"], say=quiet)
+            yield found
+        finally:
+            lifecycle.down(found, say=quiet)
 
 
 @pytest.fixture(scope="module")
