@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import grpc
 import pytest
 
 from headway.adapters.redis_online import OnlineRow, OnlineWriter
+from headway.adapters.redis_views import OnlineViews
 from headway.errors import TransientFailure
 from headway.features.online import FeatureReader, Keys, OnlineRows, OnlineView, ReadRows, StoredRow
 from headway.features.readiness import ViewState
 from headway.local.valkey import valkey_command, valkey_ready
 from serving.feature_grpc import RETRY_TRAILER
-from tests.feature_replica import NOON_US, PROJECT, Client, fill_with_flights, reader_of, running_replica
-from tests.feature_world import SERVICE
+from tests.feature_replica import NOON_US, PROJECT, Client, reader_of, running_replica
+from tests.feature_world import KEYS, SERVICE, backfilled, fill
 from tests.free_ports import free_port
 from tests.server_process import ServerProcess
 
@@ -118,6 +120,13 @@ class Outage:
         return found + ([] if self.back else ["did not come back by itself"])
 
 
+def fill_with_a_flight(redis_url: str) -> None:
+    """Write a row of every view for the flight that is asked for."""
+    with closing(OnlineWriter(redis_url, PROJECT)) as writer, closing(OnlineViews(redis_url, PROJECT)) as views:
+        fill(writer)
+        backfilled(writer, views, watermark_us=NOON_US)
+
+
 TOLD = (503, "1", "urn:headway:problem:store-unavailable")
 
 
@@ -139,29 +148,29 @@ FAULTS = {"killed": kill, "silent": silence}
 def outage(
     valkey: Valkey, fault: str, reader: Callable[[FeatureReader], FeatureReader], *, back_within_s: float
 ) -> Outage:
-    flight = fill_with_flights(valkey.url)[0]
+    fill_with_a_flight(valkey.url)
     with running_replica(reader(reader_of(valkey.url))) as client:
-        status, _, before = client.post([flight])
+        status, _, before = client.post([KEYS])
         assert status == 200, before
         assert before["rows"][0]["origin_delay.v1"]["status"] == "present"
         mend = FAULTS[fault](valkey)
         assert not valkey_ready(valkey.port), "the fault did not happen"
         during = []
         for _ in range(5):
-            status, headers, document = client.post([flight])
+            status, headers, document = client.post([KEYS])
             during.append((status, headers.get("retry-after"), document.get("type", "none")))
-        over_grpc = refused_over_grpc(client, flight)
+        over_grpc = refused_over_grpc(client)
         ready = client.get("/readyz")
         mend()
         deadline_s = time.monotonic() + back_within_s
-        while not (back := client.post([flight])[::2] == (200, before)) and time.monotonic() < deadline_s:
+        while not (back := client.post([KEYS])[::2] == (200, before)) and time.monotonic() < deadline_s:
             time.sleep(0.05)
     return Outage(before=before, during=during, over_grpc=over_grpc, ready=ready, back=back)
 
 
-def refused_over_grpc(client: Client, flight: Keys) -> tuple[grpc.StatusCode, str | None]:
+def refused_over_grpc(client: Client) -> tuple[grpc.StatusCode, str | None]:
     try:
-        client.call([flight])
+        client.call([KEYS])
     except grpc.RpcError as refused:
         call: Any = refused  # grpc has no types
         return call.code(), dict(call.trailing_metadata()).get(RETRY_TRAILER)
@@ -191,20 +200,18 @@ def test_an_api_that_does_not_come_back_is_caught(valkey: Valkey) -> None:
 
 def test_what_is_written_after_the_store_came_back_is_served(valkey: Valkey) -> None:
     """A reader that kept an answer would pass the outage and serve the past."""
-    flight = fill_with_flights(valkey.url)[0]
+    fill_with_a_flight(valkey.url)
     view = SERVICE.served[0]
     with running_replica(reader_of(valkey.url)) as client:
-        before = client.post([flight])[2]["rows"][0][view.name]
+        before = client.post([KEYS])[2]["rows"][0][view.name]
         valkey.kill()
-        assert client.post([flight])[0] == 503
+        assert client.post([KEYS])[0] == 503
         valkey.start()
-        writer = OnlineWriter(valkey.url, PROJECT)
         values = {**dict.fromkeys(view.view.columns), "count_1h": 99}
-        keys = {key: flight[key] for key in view.view.keys}
-        writer.write(
-            [OnlineRow(view=view.view.online_name, keys=keys, event_timestamp_us=NOON_US, revision=7, values=values)]
-        )
-        writer.close()
-        after = client.post([flight])[2]["rows"][0][view.name]
+        keys = {key: str(KEYS[key]) for key in view.view.keys}
+        row = OnlineRow(view=view.view.online_name, keys=keys, event_timestamp_us=NOON_US, revision=7, values=values)
+        with closing(OnlineWriter(valkey.url, PROJECT)) as writer:
+            writer.write([row])
+        after = client.post([KEYS])[2]["rows"][0][view.name]
 
     assert (before["values"]["count_1h"] != 99, after["values"]["count_1h"]) == (True, 99)
