@@ -127,7 +127,7 @@ class _Connection(asyncio.Protocol):
             raise ConnectionError("connection lost")
         caller: asyncio.Future[list[Any]] = self._loop.create_future()
         self._waiting.append((caller, count, deadline_s))
-        if self._timer is None:
+        if self._timer is None:  # all callers wait equally long, so the first in the queue is the first to give up
             self._timer = self._loop.call_at(deadline_s, self._check_time)
         self._transport.write(commands)
         return await caller
