@@ -147,8 +147,8 @@ def test_both_protocols_refuse_the_same_for_the_same_reason(
 
     assert (by_http[0], by_http[2]["type"]) == (status, f"urn:headway:problem:{kind}")
     assert words in by_http[2]["detail"]
-    assert refused.value.details() == by_http[2]["detail"]  # type: ignore[attr-defined]  # grpc has no types
-    trailers = dict(refused.value.trailing_metadata())  # type: ignore[attr-defined]
+    assert refused.value.details() == by_http[2]["detail"]
+    trailers = dict(refused.value.trailing_metadata())
     assert trailers[PROBLEM_TRAILER] == by_http[2]["type"]
 
 
@@ -160,7 +160,7 @@ def test_a_message_that_is_none_and_one_that_is_too_large_are_refused(client: Cl
     with pytest.raises(grpc.RpcError) as large:
         ask(b"x" * (LIMITS.body_bytes + 1), timeout=TIMEOUT_S)
 
-    codes = [refused.value.code() for refused in (garbled, large)]  # type: ignore[attr-defined]
+    codes = [refused.value.code() for refused in (garbled, large)]
     assert codes == [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED]
 
 

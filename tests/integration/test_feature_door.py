@@ -217,8 +217,10 @@ def asking(door: Client, flights: list[dict[str, str]]) -> Iterator[Asking]:
         running.wait_for(ASKED_AT_LEAST)
 
 
-def pid_of(settings: Settings, name: str) -> int:
-    return int(next(p["pid"] for p in lifecycle.status(settings)["processes"] if p["name"] == name))
+def pid_of(settings: Settings, name: str) -> int | None:
+    """None between its end and its next start."""
+    pid: int | None = next(p["pid"] for p in lifecycle.status(settings)["processes"] if p["name"] == name)
+    return pid
 
 
 @pytest.mark.long
@@ -239,10 +241,11 @@ def test_a_killed_replica_costs_no_answer_over_http_and_is_started_again(
 ) -> None:
     """Over gRPC the calls it had on its connection may fail: their client repeats them, as any client of a network must."""
     before = pid_of(settings, "feature-api-1")
+    assert before is not None
     with asking(door, flights) as running:
         os.kill(before, signal.SIGKILL)
         deadline_s = time.monotonic() + WITHIN_S
-        while pid_of(settings, "feature-api-1") == before or lifecycle.status(settings)["phase"] != "ready":
+        while pid_of(settings, "feature-api-1") in (None, before) or lifecycle.status(settings)["phase"] != "ready":
             assert time.monotonic() < deadline_s, "it was not started again"
             time.sleep(0.1)
 

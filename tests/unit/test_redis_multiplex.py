@@ -55,7 +55,8 @@ def test_who_has_waited_too_long_is_told_so_and_the_others_may_try_another_conne
             callers = [
                 connection.send(b"*1\r\n$4\r\nPING\r\n", 1, deadline_s) for deadline_s in (now_s + 0.01, now_s + FAR_S)
             ]
-            return await asyncio.gather(*callers, return_exceptions=True)
+            told: list[BaseException | list[object]] = await asyncio.gather(*callers, return_exceptions=True)
+            return told
 
     overdue, late = asyncio.run(both())
 

@@ -92,8 +92,10 @@ def test_every_row_gets_the_values_of_its_own_entities(
 
     found = read(server, rows)
 
-    expected = asyncio.run(memory.over(VIEWS)(rows))
-    assert repr(found) == repr(expected)
+    async def expected() -> OnlineRows:
+        return await memory.over(VIEWS)(rows)
+
+    assert repr(found) == repr(asyncio.run(expected()))
 
 
 def test_views_of_one_entity_are_one_command_and_an_entity_is_asked_for_once() -> None:
