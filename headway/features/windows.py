@@ -15,6 +15,7 @@ from headway.features import state
 from headway.features.agenda import Agenda
 from headway.features.columns import Value
 from headway.features.definitions import FeatureView
+from headway.features.source_ticks import SourceTicks
 from headway.features.tiles import EntityTiles, Entry, Key, Plan, tile_of
 
 HistoryEvent = tuple[
@@ -65,7 +66,8 @@ class ViewTask:
         self._qualified, self._hop_us, self._lateness_us = view.qualified, view.hop_us, view.lateness_us
         self._windows_us, self._max_window_us = view.windows_us, view.max_window_us
         self._entities: dict[Key, EntityTiles] = {}
-        self._ticks: dict[int, int | None] = dict.fromkeys(sorted(source_partitions))
+        self._digest = view.digest
+        self._ticks = SourceTicks.none_yet(source_partitions)
         self._bootstrap_us: int | None = None
         self._too_late = self._duplicates = self._before_bootstrap = 0
         self._expiries, self._seals, self._drops = Agenda(), Agenda(), Agenda()
@@ -76,8 +78,7 @@ class ViewTask:
     @property
     def watermark_us(self) -> int | None:
         """The least last tick over all source partitions; None until each has ticked (S2)."""
-        ticks = self._ticks.values()
-        return None if None in ticks else min(tick for tick in ticks if tick is not None)
+        return self._ticks.watermark_us
 
     @property
     def refused(self) -> Refused:
@@ -97,7 +98,7 @@ class ViewTask:
         """Return the rows an event causes: its own, and every row of its key that it makes known differently (S6)."""
         if not self._admit(key, event_id, time_us, values, tick_before_us=tick_before_us):
             return []
-        watermark_us = self.watermark_us
+        watermark_us = self._ticks.watermark_us
         entity = self._entities[key]
         return [
             self._row(key, entity, at_us, watermark_us=watermark_us, revision=revision)
@@ -106,18 +107,16 @@ class ViewTask:
 
     def on_tick(self, source_partition: int, tick_us: int, *, revision: int) -> list[Row]:
         """Return the rows of windows that expired up to the new watermark, in (instant, key) order (S2)."""
-        if source_partition not in self._ticks:
+        if source_partition not in self._ticks.by_partition:
             raise ContractViolation(
                 f"{self.view.qualified}: tick of source partition {source_partition}, wanted one of "
-                f"{list(self._ticks)}. Rebuild the state when the number of partitions changes."
+                f"{list(self._ticks.by_partition)}. Rebuild the state when the number of partitions changes."
             )
-        before_us = self.watermark_us
-        known_us = self._ticks[source_partition]
-        if known_us is not None and tick_us <= known_us:
+        before_us = self._ticks.watermark_us
+        if not self._ticks.advance(source_partition, tick_us):
             return []
-        self._ticks[source_partition] = tick_us
         self._dirty_task = True
-        watermark_us = self.watermark_us
+        watermark_us = self._ticks.watermark_us
         if watermark_us is None or watermark_us == before_us:
             return []
         rows = []
@@ -173,7 +172,7 @@ class ViewTask:
         by id where its tile is open, by time where it is sealed. ``dirty_state`` holds the whole state.
         """
         task = cls(view, source_partitions)
-        task._ticks = dict.fromkeys(task._ticks, until_us)
+        task._ticks = SourceTicks(dict.fromkeys(task._ticks.by_partition, until_us))
         task._bootstrap_us = until_us
         task._dirty_task = True
         for key, event_id, time_us, values in history:
@@ -190,7 +189,7 @@ class ViewTask:
             self._too_late += 1
             self._dirty_task = True
             return False
-        watermark_us = self.watermark_us
+        watermark_us = self._ticks.watermark_us
         if watermark_us is not None and time_us < watermark_us - self._lateness_us:
             if self._bootstrap_us is None or time_us > self._bootstrap_us:
                 raise ContractViolation(
@@ -217,7 +216,7 @@ class ViewTask:
         return True
 
     def _schedule(self, key: Key, k: int) -> None:
-        end_us, watermark_us = k * self._hop_us, self.watermark_us
+        end_us, watermark_us = k * self._hop_us, self._ticks.watermark_us
         for window_us in self._windows_us:
             if watermark_us is None or end_us + window_us > watermark_us:
                 self._expiries.put(end_us + window_us, key)
@@ -267,8 +266,8 @@ class ViewTask:
 
     def _task_record(self) -> state.TaskRecord:
         return state.TaskRecord(
-            digest=self.view.digest,
-            ticks=self._ticks,
+            digest=self._digest,
+            ticks=self._ticks.by_partition,
             bootstrap_us=self._bootstrap_us,
             too_late=self._too_late,
             duplicates=self._duplicates,
@@ -276,13 +275,13 @@ class ViewTask:
         )
 
     def _load_task(self, record: state.TaskRecord) -> None:
-        if record.digest != self.view.digest or set(record.ticks) != set(self._ticks):
+        if record.digest != self._digest or record.ticks.keys() != self._ticks.by_partition.keys():
             raise ContractViolation(
                 f"state of {self.view.qualified}: written for digest {record.digest} over source partitions "
-                f"{sorted(record.ticks)}, wanted {self.view.digest} over {list(self._ticks)}. Give the view a new "
+                f"{sorted(record.ticks)}, wanted {self._digest} over {list(self._ticks.by_partition)}. Give the view a new "
                 f"version, or bootstrap it again."
             )
-        self._ticks = {partition: record.ticks[partition] for partition in self._ticks}
+        self._ticks = SourceTicks(record.ticks)
         self._bootstrap_us = record.bootstrap_us
         self._too_late, self._duplicates = record.too_late, record.duplicates
         self._before_bootstrap = record.before_bootstrap

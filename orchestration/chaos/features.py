@@ -1,18 +1,20 @@
 """Whether the online store holds, for every entity that events touched, what those events say (S8)."""
 
 import asyncio
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
 
 from headway.adapters.delta import Lake
 from headway.adapters.redis_online import OnlineReader, OnlineRequest, OnlineWriter
-from headway.clock import format_us, monotonic_s
+from headway.clock import format_us
 from headway.contracts import Domain
+from headway.errors import TransientFailure
 from headway.features.definitions import FeatureView
 from headway.features.offline import values_at
 from headway.settings import Settings
+from orchestration.chaos.patience import wait_while_moving
 from streaming.accounts import least_watermark
 
 _POLL_S = 0.5
@@ -31,9 +33,10 @@ class Features:
 def differing_features(settings: Settings, domain: Domain, lake: Lake, *, as_of_us: int, within_s: float) -> Features:
     """Compare the online values of every entity of every view with those recomputed from the lake's events.
 
-    Waits until all watermarks have reached ``as_of_us``; a watermark that does not is told as a difference.
+    Waits until all watermarks have reached ``as_of_us``; one that does not, and has not moved for ``within_s``, is told
+    as a difference.
     """
-    reached = _await_watermark(settings, domain, as_of_us, within_s=within_s)
+    reached = await_watermark(settings, domain, as_of_us, unmoved_s=within_s)
     if reached is None or reached < as_of_us:
         got = "none" if reached is None else format_us(reached)
         return Features(checked=0, wrong=1, named=[f"watermark: got {got}, wanted {format_us(as_of_us)}"])
@@ -70,13 +73,26 @@ def online_values(settings: Settings, view: FeatureView, keys: pl.DataFrame) -> 
     return asyncio.run(read())
 
 
-def _await_watermark(settings: Settings, domain: Domain, wanted_us: int, *, within_s: float) -> int | None:
+def await_watermark(
+    settings: Settings, domain: Domain, wanted_us: int, *, unmoved_s: float, told: Callable[[int], None] | None = None
+) -> int | None:
+    """Return the least watermark over the views once it has reached an instant, or has not moved for so long.
+
+    ``told`` hears each watermark that is seen on the way.
+    """
     store = OnlineWriter(f"redis://{settings.online_store}", settings.feast_project)
-    watermark = least_watermark(store, domain.views)
-    deadline_s = monotonic_s() + within_s
+    least = least_watermark(store, domain.views)
+
+    def reached() -> int | None:
+        try:
+            now = least()
+        except TransientFailure:  # a store that is killed on purpose comes back
+            return None
+        if now is not None and told is not None:
+            told(now)
+        return now
+
     try:
-        while ((reached := watermark()) is None or reached < wanted_us) and monotonic_s() < deadline_s:
-            time.sleep(_POLL_S)
+        return wait_while_moving(reached, wanted=wanted_us, unmoved_s=unmoved_s, every_s=_POLL_S)
     finally:
         store.close()
-    return reached

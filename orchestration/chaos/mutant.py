@@ -11,21 +11,25 @@ from dataclasses import dataclass
 
 from headway.errors import ContractViolation
 from headway.topics import EVENTS_RAW, EVENTS_RAW_LETTERS
-from orchestration.chaos import planted
+from orchestration.chaos import planted, planted_features
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mutant:
-    """One bug: ``plant`` patches what the processes of ``modules`` (with this first argument, if any) run."""
+    """One bug: ``plant`` patches what the processes of ``module`` (with this first argument, if any) run.
+
+    ``also`` names a module of a trial's own that is to have the bug too.
+    """
 
     bug: str
     module: str
     argument: str | None
     plant: Callable[[], None]
+    also: str | None = None
 
     def concerns(self, module: str, arguments: Sequence[str]) -> bool:
         """Whether this process is to carry the bug."""
-        return module == self.module and self.argument in (None, *arguments[:1])
+        return module == self.also or (module == self.module and self.argument in (None, *arguments[:1]))
 
 
 MUTANTS: Mapping[str, Mutant] = {
@@ -82,6 +86,32 @@ MUTANTS: Mapping[str, Mutant] = {
         module="streaming.main",
         argument="features-aggregate",
         plant=planted.forget_state,
+    ),
+    "expiries-lost": Mutant(
+        bug="the feature job writes no row when a window lets go of an event",
+        module="streaming.main",
+        argument="features-aggregate",
+        plant=planted_features.lose_expiries,
+    ),
+    "ties-by-arrival": Mutant(
+        bug="of events at one instant the feature job takes the one that arrived last for the newest",
+        module="streaming.main",
+        argument="features-aggregate",
+        plant=planted_features.break_ties_by_arrival,
+    ),
+    "guard-off": Mutant(
+        bug="the online writer overwrites whatever is there",
+        module="streaming.main",
+        argument="online-writer",
+        also="orchestration.chaos.second_writer",
+        plant=planted_features.guard_nothing,
+    ),
+    "guard-of-feast": Mutant(
+        bug="the online writer refuses equal instants, as Feast's own does",
+        module="streaming.main",
+        argument="online-writer",
+        also="orchestration.chaos.second_writer",
+        plant=planted_features.refuse_equal_instants,
     ),
     "letters-cut": Mutant(
         bug="the Enricher's letters keep only the beginning of the original",

@@ -6,7 +6,6 @@ it had in hand. Both jobs of the path are stormed at once, once per group protoc
 
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from typing import Literal
 
 from headway.adapters.kafka_reader import KafkaReader
 from headway.clock import monotonic_s
-from headway.errors import HeadwayError
 from headway.local import lifecycle
 from orchestration.chaos.driver import Schedule
-from orchestration.chaos.faults import Fault, Planned
+from orchestration.chaos.faults import Planned
 from orchestration.chaos.load import USUAL_MIX, plan_sends
 from orchestration.chaos.report import Report, Trial
+from orchestration.chaos.rescale import rescale
 from orchestration.chaos.running import Judged, Running, judge, load_on
 from orchestration.chaos.stack import EVENT_PLANE, own_stack
 from orchestration.chaos.stamps import longest_wait_s, read_stamps
@@ -170,23 +169,6 @@ def _storm(running: Running, job: str, changes: Sequence[Change], storm_s: float
             change = "join"  # noqa: PLW2901
         if change in ("join", "leave"):
             instances += 1 if change == "join" else -1
-            _scale(running, job, instances, change)
+            rescale(running.settings, running.injector, job, instances, change=change, say=running.trial.say)
         else:
             running.injector.do(Planned(at_s=0, kind=job, what=change, hold_s=_ZOMBIE_S if change == "stop" else 0.0))
-
-
-def _scale(running: Running, job: str, instances: int, change: Change) -> None:
-    begun_s = monotonic_s()
-    fault = Fault(kind=job, name=job, what=change, at_s=begun_s, pid=0)
-    running.injector.adopt(fault)
-    deadline_s = begun_s + _SCALED_WITHIN_S
-    while monotonic_s() < deadline_s:
-        try:
-            counts = lifecycle.scale(running.settings, job, instances, held=True, within_s=_SCALED_WITHIN_S)
-        except HeadwayError as failure:
-            running.trial.say(f"{job} {change}: {failure}")
-            time.sleep(1)
-            continue
-        fault.down_s = monotonic_s() - begun_s
-        fault.proof = f"{counts['ready']} instances ready"
-        return

@@ -65,6 +65,18 @@ TESTS = (
         ("offsets-before-outputs",),
     ),
     Entry(
+        "R11",
+        "orchestration.chaos.r11:run",
+        "late, repeated and tied events and two writers leave every key of the online store right",
+        ("guard-off", "guard-of-feast", "ties-by-arrival"),
+    ),
+    Entry(
+        "REPLAY",
+        "orchestration.chaos.replayed:run",
+        "a year through the feature job, killed, rescaled and made again from zero, is what its events say",
+        ("expiries-lost", "state-forgotten"),
+    ),
+    Entry(
         "LETTERS",
         "orchestration.chaos.letters:run",
         "letters replayed three times, once killed in the middle, put each event into every sink once",

@@ -59,7 +59,7 @@ class OnlineSink:
                 partitions = watermarks.setdefault(view.online_name, {})
                 partitions[message.partition] = max(partitions.get(message.partition, 0), tick_us_of(message) // 1000)
             else:
-                rows.append(_online_row(view, message))
+                rows.append(online_row(view, message))
         if rows:
             self._writer.write(rows)
         for name, partitions in watermarks.items():
@@ -74,7 +74,8 @@ class OnlineSink:
         self._buffer = []
 
 
-def _online_row(view: FeatureView, message: Message) -> OnlineRow:
+def online_row(view: FeatureView, message: Message) -> OnlineRow:
+    """Return a changelog record as the online store keeps it."""
     row = decode_row(message.value or b"")
     return OnlineRow(
         view=view.online_name,
