@@ -82,7 +82,7 @@ def minutes(count: int) -> timedelta:
     return timedelta(minutes=count)
 
 
-_FIELDS: dict[Function, tuple[str | None, ...]] = {
+FIELDS: dict[Function, tuple[str | None, ...]] = {
     "count": (None, "delay", "gust"),
     "sum": ("delay",),
     "mean": ("delay",),
@@ -96,8 +96,8 @@ _FIELDS: dict[Function, tuple[str | None, ...]] = {
 
 @st.composite
 def aggregates(draw: st.DrawFn) -> Aggregate:
-    function = draw(st.sampled_from(sorted(_FIELDS)))
-    name = draw(st.sampled_from(_FIELDS[function]))
+    function = draw(st.sampled_from(sorted(FIELDS)))
+    name = draw(st.sampled_from(FIELDS[function]))
     window = None if function == "last_ever" else minutes(HOP * draw(st.sampled_from([1, 2, 3, 6])))
     return Aggregate(function=function, field=name, window=window)
 

@@ -27,46 +27,12 @@ from feast.repo_config import FeastConfigBaseModel  # noqa: TID253
 from feast.saved_dataset import SavedDatasetStorage  # noqa: TID253
 
 from headway.errors import ContractViolation
+from headway.features.as_of import REQUEST_TIME, join_as_of
 
-REQUEST_TIME = "event_timestamp"
 VERSION_TAG = "delta_version"
 _INSTANT = pl.Datetime("us", "UTC")
 # Why Feast's other verbs are refused: the feature job alone writes the lake, and OnlineWriter the online store.
 _REFUSED = "lake offline store: {} is not supported; the feature job writes the lake and the online store"
-
-
-def join_as_of(
-    requests: pl.DataFrame, rows: pl.LazyFrame, *, keys: Sequence[str], order: Sequence[str]
-) -> pl.DataFrame:
-    """``requests`` in their order, each with the values of its entity's last row at or before ``event_timestamp``.
-
-    Args:
-        requests: one row per request: ``event_timestamp``, ``keys`` and anything else.
-        keys: columns that name the entity, in both.
-        rows: ``keys``, ``order`` and values; but for the keys, names the requests do not use.
-        order: the rows' time column, then what decides between equal times; the greatest wins.
-    """
-    time, *_ = order
-    newest = (
-        rows.filter(pl.col(time) <= requests[REQUEST_TIME].max())
-        .sort(order)
-        .unique([*keys, time], keep="last", maintain_order=True)
-        .collect()
-    )
-    return (
-        requests.with_row_index("__position")
-        .sort(REQUEST_TIME)
-        .join_asof(
-            newest,
-            left_on=REQUEST_TIME,
-            right_on=time,
-            by=list(keys),
-            coalesce=False,
-            check_sortedness=False,
-        )
-        .sort("__position")
-        .drop("__position")
-    )
 
 
 class LakeRetrievalJob(RetrievalJob):

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]  # public by its manual, not by __all__
+from confluent_kafka.admin import AdminClient
 
 from headway.adapters.kafka_topics import admin_client, apply_topics
 from headway.clock import monotonic_s

@@ -13,6 +13,7 @@ import polars as pl
 
 from headway.clock import format_us
 from headway.contracts import Domain
+from headway.features.as_of import REQUEST_TIME, join_as_of
 from headway.features.changelog import streamed_changelog
 from headway.features.definitions import FeatureView
 from headway.features.offline import AS_OF
@@ -73,8 +74,6 @@ def draw_questions(
 
 def joined_answers(rows: pl.DataFrame, view: FeatureView, questions: pl.DataFrame) -> pl.DataFrame:
     """Return what a point-in-time join finds for each question: the newest row's values, or those of no row (S10)."""
-    from headway.adapters.feast_lake import REQUEST_TIME, join_as_of  # with Feast it takes seconds
-
     requests = questions.with_columns(pl.col(AS_OF).cast(pl.Datetime("us", "UTC")).alias(REQUEST_TIME))
     renamed = rows.lazy().select(
         *view.keys, pl.col("event_timestamp").alias(_ROW_TIME), pl.col("revision"), *view.columns

@@ -154,7 +154,7 @@ def test_requests_keep_their_order_and_columns(tmp_path: Path) -> None:
 
 
 def test_the_join_itself_keeps_the_order_of_requests(tmp_path: Path) -> None:
-    from headway.adapters.feast_lake import join_as_of
+    from headway.features.as_of import join_as_of
 
     asked = pl.DataFrame(requests(200, seed=5))
     rows = changelog(500, seed=6).select("origin", "count_1h", at="event_timestamp", created="created_timestamp")

@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headway.features import bruteforce
+from headway.features import bruteforce, state
 from headway.features.bruteforce import Seen
 from headway.features.columns import Value
-from headway.features.definitions import FeatureView
+from headway.features.definitions import Aggregate, FeatureView
 from headway.features.tiles import Key, tile_of
 from headway.features.windows import Row
 from tests.strategies import (
+    FIELDS,
+    HOP,
+    LATENESS_MIN,
     Arrival,
     Restart,
     Stream,
@@ -22,10 +25,12 @@ from tests.strategies import (
     counted,
     last_tick,
     lockstep_streams,
+    minutes,
     mutant_hunt,
     quick,
     run,
     streams,
+    view_of,
     views,
 )
 
@@ -107,6 +112,43 @@ def test_the_property_goes_red_for_a_mutant(mutant: dict[str, Callable[..., obje
 
     with pytest.raises(AssertionError):
         prop()
+
+
+EVERYTHING = tuple(
+    Aggregate(function=function, field=field, window=window)
+    for function, fields in FIELDS.items()
+    for field in fields
+    for window in ((None,) if function == "last_ever" else (minutes(HOP), minutes(6 * HOP)))
+)
+
+
+@quick
+@given(st.data(), LATENESS_MIN)
+def test_every_aggregate_there_is_holds_at_once(data: st.DataObject, lateness_min: int) -> None:
+    view = view_of(*EVERYTHING, lateness_min=lateness_min)
+
+    check_final_rows(data.draw(streams(view=view)))
+
+
+@quick
+@given(streams())
+def test_a_task_keeps_the_tiles_that_an_event_within_lateness_can_reach_and_no_other(stream: Stream) -> None:
+    """Memory is bounded by live tiles: what is kept is told by events and watermark alone, however long it ran."""
+    outcome, view = run(stream), stream.view
+    watermark_us = last_tick(stream)
+
+    ends = {
+        (key, tile_of(event.time_us, view.hop_us))
+        for key, events in counted(view, outcome.lake).items()
+        for event in events
+    }
+    live = {
+        (key, k)
+        for key, k in ends
+        if watermark_us is None or k * view.hop_us + view.max_window_us >= watermark_us - view.lateness_us
+    }
+    kept = {state.parse_key(raw) for raw in outcome.state}
+    assert {(each.key, each.tile) for each in kept if isinstance(each, state.TileKey)} == live
 
 
 @quick
