@@ -8,7 +8,7 @@ import polars as pl
 
 from headway.adapters.delta import Lake
 from headway.adapters.redis_online import OnlineReader, OnlineRequest, OnlineWriter
-from headway.clock import format_us
+from headway.clock import format_us, monotonic_s
 from headway.contracts import Domain
 from headway.errors import TransientFailure
 from headway.features.definitions import FeatureView
@@ -96,3 +96,19 @@ def await_watermark(
         return wait_while_moving(reached, wanted=wanted_us, unmoved_s=unmoved_s, every_s=_POLL_S)
     finally:
         store.close()
+
+
+def reach_watermark(
+    settings: Settings, domain: Domain, wanted_us: int, *, unmoved_s: float, told: Callable[[int], None] | None = None
+) -> float:
+    """Wait until everything up to an instant is online, for as long as it moves; return how many seconds that took.
+
+    Raises:
+        TransientFailure: the least watermark stood still for ``unmoved_s``.
+    """
+    begun_s = monotonic_s()
+    reached = await_watermark(settings, domain, wanted_us, unmoved_s=unmoved_s, told=told)
+    if reached is None or reached < wanted_us:
+        shown = "none" if reached is None else format_us(reached)
+        raise TransientFailure(f"watermark: got {shown}, wanted {format_us(wanted_us)}; it stood for {unmoved_s:.0f} s")
+    return monotonic_s() - begun_s

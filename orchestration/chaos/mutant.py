@@ -113,6 +113,12 @@ MUTANTS: Mapping[str, Mutant] = {
         also="orchestration.chaos.second_writer",
         plant=planted_features.refuse_equal_instants,
     ),
+    "rows-left-out": Mutant(
+        bug="the online writer leaves out every tenth row",
+        module="streaming.main",
+        argument="online-writer",
+        plant=planted_features.leave_rows_out,
+    ),
     "letters-cut": Mutant(
         bug="the Enricher's letters keep only the beginning of the original",
         module="streaming.main",

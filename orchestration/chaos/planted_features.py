@@ -27,6 +27,18 @@ def _guard(script: str) -> None:
     redis_online.GUARD = script
 
 
+def leave_rows_out() -> None:
+    """The online writer writes what it likes, and commits all of it."""
+    from headway.adapters.redis_online import OnlineWriter
+
+    write = OnlineWriter.write
+
+    def most(self: Any, rows: Any) -> Any:
+        return write(self, [row for row in rows if row.revision % 10])
+
+    OnlineWriter.write = most  # type: ignore[method-assign]
+
+
 def break_ties_by_arrival() -> None:
     """Of equal instants the last to arrive is the newest, whatever its id."""
     from headway.features.columns import Column

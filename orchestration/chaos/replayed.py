@@ -9,7 +9,7 @@ changelogs are the same rows with the same revisions, known at the same watermar
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,11 +17,10 @@ from typing import Any
 from domains.flights.domain import DOMAIN
 from domains.flights.source import iter_events
 from headway.adapters.kafka_reader import KafkaReader
-from headway.clock import DAY_US, format_us, monotonic_s, parse_instant_us
-from headway.errors import TransientFailure
+from headway.clock import DAY_US, monotonic_s, parse_instant_us
 from headway.settings import Settings
 from orchestration.chaos.faults import Injector, Planned
-from orchestration.chaos.features import await_watermark
+from orchestration.chaos.features import await_watermark, reach_watermark
 from orchestration.chaos.feed import STAGE_1, Feed, in_steps
 from orchestration.chaos.memory_watch import MemoryWatch
 from orchestration.chaos.rebuild import begin_anew, pause
@@ -101,7 +100,7 @@ def run(trial: Trial) -> Report:
             trial.say("from zero")
             begin_anew(settings, DOMAIN)
             memory = MemoryWatch(lambda: processes_of(settings), AGGREGATE, step_us=30 * DAY_US)
-            rebuilt_s = _until(settings, end_us, told=memory.look)
+            rebuilt_s = reach_watermark(settings, DOMAIN, end_us, unmoved_s=_UNMOVED_S, told=memory.look)
             trial.say(f"rebuilt in {rebuilt_s:.0f} s; recomputing")
             second = Pass(seconds=rebuilt_s, told=judge(events=events, seed=trial.seed + 1))
             apart = differing_runs(first.told, second.told)
@@ -133,7 +132,7 @@ def _replay(
     disturbing.start()
     with Feed(settings, DOMAIN) as feed:
         feed.play(in_steps(iter_events(start_us, end_us), start_us=start_us, end_us=end_us))
-    _until(settings, end_us)
+    reach_watermark(settings, DOMAIN, end_us, unmoved_s=_UNMOVED_S)
     seconds = monotonic_s() - begun_s
     disturbing.join()
     injector.wait_until_proven(within_s=_PROVEN_WITHIN_S)
@@ -152,16 +151,6 @@ def _disturb(settings: Settings, trial: Trial, changes: Sequence[Change], inject
             what: Any = "join" if change.instances > before else "leave"
             rescale(settings, injector, AGGREGATE, change.instances, change=what, say=trial.say)
             before = change.instances
-
-
-def _until(settings: Settings, end_us: int, *, told: Callable[[int], None] | None = None) -> float:
-    """Wait until everything is online; return how long that took."""
-    begun_s = monotonic_s()
-    reached = await_watermark(settings, DOMAIN, end_us, unmoved_s=_UNMOVED_S, told=told)
-    if reached is None or reached < end_us:
-        shown = "none" if reached is None else format_us(reached)
-        raise TransientFailure(f"watermark: got {shown}, wanted {format_us(end_us)}; it stood for {_UNMOVED_S:.0f} s")
-    return monotonic_s() - begun_s
 
 
 def _report(

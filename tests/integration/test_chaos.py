@@ -38,14 +38,14 @@ def test_random_kills_over_the_event_plane_lose_double_invent_and_reorder_nothin
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("test", ["R5", "R6", "R7"])
+@pytest.mark.parametrize("test", ["R5", "R6", "R7", "R11", "REPLAY"])
 def test_the_short_form_of_each_other_test_holds(tmp_path: Path, test: str) -> None:
     held(*chaos(tmp_path, test, "--short"))
 
 
 @pytest.mark.long
 @FULL
-@pytest.mark.parametrize("test", ["R1", "R5", "R7"])
+@pytest.mark.parametrize("test", ["R1", "R5", "R7", "R11"])
 def test_the_whole_of_each_test_holds(tmp_path: Path, test: str) -> None:
     held(*chaos(tmp_path, test))
 
@@ -65,6 +65,16 @@ def test_ten_thousand_letters_replayed_three_times_and_killed_in_the_middle_are_
     assert "ended with -9 (SIGKILL)" in fault["proof"]
 
 
+@pytest.mark.long
+def test_what_was_accepted_is_readable_online(tmp_path: Path) -> None:
+    code, report = chaos(tmp_path, "FRESH", "--short")
+
+    assert code == 0, report
+    assert report["held"]
+    assert report["figures"]["acked"] > report["n"] == report["figures"]["probes"] > 0
+    assert report["figures"]["capacity_per_s"] > report["figures"]["offered_per_s"] > 0
+
+
 # What each planted bug breaks: how the violation's name ends, and a word of what it says.
 BREAKS = {
     ("R1", "ack-before-delivery"): ("I1", "acknowledged and lost"),
@@ -78,6 +88,12 @@ BREAKS = {
     ("R6", "never-condemned"): ("poison without a letter", "hostile-hang"),
     ("R6", "poison-skipped"): ("poison without a letter", ""),
     ("R7", "offsets-before-outputs"): ("I1", "acknowledged and lost"),
+    ("R11", "guard-off"): ("online", "events say"),
+    ("R11", "guard-of-feast"): ("online", "events say"),
+    ("R11", "ties-by-arrival"): ("changelog", "last_"),
+    ("REPLAY", "expiries-lost"): ("changelog", "count_"),
+    ("REPLAY", "state-forgotten"): ("changelog", "events say"),
+    ("FRESH", "rows-left-out"): ("not readable", "accepted"),
     ("LETTERS", "replay-forgets"): ("lake", "2 times: "),
 }
 

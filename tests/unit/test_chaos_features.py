@@ -4,8 +4,10 @@ import os
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
+import orjson
 import polars as pl
 import pytest
 
@@ -13,12 +15,16 @@ from headway.clock import HOUR_US, MINUTE_US
 from headway.events import Event
 from headway.features.offline import AS_OF
 from headway.ports import Message, Record
+from headway.settings import Settings
 from headway.ticks import header, is_tick, tick_before_us, tick_us_of
 from headway.topics import EVENTS_ENRICHED, PARTITIONS
 from orchestration.chaos.disorder import FAR_TOO_LATE, LATE, REPEATED, plan_disorder
 from orchestration.chaos.feed import STAGE_1, STEP_US, Item, Stamp, Tick, in_steps
+from orchestration.chaos.fresh import half_of
+from orchestration.chaos.load import Send, plan_sends
 from orchestration.chaos.memory_watch import MemoryWatch, resident_mib
 from orchestration.chaos.patience import wait_while_moving
+from orchestration.chaos.probes import Probe, ProbedJournal, Watch, choose_probes
 from orchestration.chaos.recompute import (
     Compared,
     answers_of,
@@ -234,11 +240,12 @@ def test_two_runs_are_the_same_rows_in_any_order_or_the_first_that_differs_is_na
     one = told(rows, tmp_path / "one")
 
     assert differing_runs(one, told(rows.reverse(), tmp_path / "two")) == []
-    moved = pl.col("revision") == rows["revision"].max()
+    last = max(rows["revision"].to_list())
+    moved = pl.col("revision") == last
     other = rows.with_columns(pl.when(moved).then(pl.lit(99)).otherwise(pl.col("count_1h")).alias("count_1h"))
     lines = differing_runs(one, told(other, tmp_path / "three"))
     assert len(lines) == 2
-    assert f"@{rows['revision'].max() - 1}" in lines[0]
+    assert f"@{last - 1}" in lines[0]
     assert "only before" in lines[0]
     assert "only from zero" in lines[1]
 
@@ -247,3 +254,39 @@ def test_events_read_back_know_the_tick_before_them(played: World) -> None:
     events = read_events(played.reader, DOMAIN)
 
     assert events.filter(pl.col("id") == "late")["tick_before"].dt.timestamp("us").to_list() == [instant("11:55")]
+
+
+def sends(count: int) -> list[Send]:
+    return list(islice(plan_sends(run="probed", keys=50, mix={}, generator=random.Random(2)), count))
+
+
+def test_probes_are_events_of_aircraft_of_which_no_other_is_sent_for_a_while() -> None:
+    sent = sends(3_000)
+    probes = choose_probes(sent, alone_for=400, most=100)
+
+    assert 50 < len(probes) <= 100
+    bodies = [(send.id, orjson.loads(send.body)) for send in sent]
+    for place, (name, body) in enumerate(bodies):
+        if name in probes:
+            after = [other for _, other in bodies[place + 1 : place + 401] if other["type"] == body["type"]]
+            assert body["data"]["tail"] not in {other["data"]["tail"] for other in after}
+            assert probes[name].tail == body["data"]["tail"]
+
+
+def test_half_of_a_capacity_is_offered() -> None:
+    assert half_of(1_000).events_per_s == pytest.approx(500)
+
+
+def test_a_probe_is_watched_from_its_acceptance_and_only_then(tmp_path: Path) -> None:
+    probe = Probe(view="v", tail="N1", time_us=1)
+    watch = Watch(Settings(state=tmp_path), {"a": probe, "b": probe})
+    journal = ProbedJournal(tmp_path / "journal", watch)
+    numbers = {
+        name: journal.intend(id=name, key="k", seq=1, kind="valid", digest=1, sent_s=0, batch=False) for name in "abc"
+    }
+    journal.told(numbers["a"], "acked", status=202, answered_s=1)
+    journal.told(numbers["b"], "unknown", status=503, answered_s=1)
+    journal.told(numbers["c"], "acked", status=202, answered_s=1)
+    journal.close()
+
+    assert watch.missing == ["a"]
