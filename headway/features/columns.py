@@ -54,7 +54,7 @@ class Column:
         amount = int(value) if summed else 0
         at = self._find(k)
         if at is None:
-            self.put(k, Partial(1, amount, value, value, stamped))
+            self._insert(k, 1, amount, value, value, stamped)
             return
         self.counts[at] += 1
         self.totals[at] += amount
@@ -65,14 +65,24 @@ class Column:
 
     def put(self, k: int, partial: Partial) -> None:
         """Insert the partial of a tile that is not there yet."""
+        self._insert(k, partial.count, partial.total, partial.low, partial.high, partial.last)
+
+    def _insert(self, k: int, count: int, total: int, low: float, high: float, last: Stamped) -> None:  # noqa: PLR0917 - parts of a tile, in the order of the lists
         at = bisect_left(self.ks, k)
-        parts = (k, partial.count, partial.total, partial.low, partial.high, partial.last)
-        for column, part in zip(self._lists(), parts, strict=True):
-            column.insert(at, part)
+        self.ks.insert(at, k)
+        self.counts.insert(at, count)
+        self.totals.insert(at, total)
+        self.lows.insert(at, low)
+        self.highs.insert(at, high)
+        self.lasts.insert(at, last)
 
     def _find(self, k: int) -> int | None:
-        at = bisect_left(self.ks, k)
-        return at if at < len(self.ks) and self.ks[at] == k else None
+        ks = self.ks
+        # Nearly every event belongs to the newest tile or makes a newer one.
+        if not ks or k >= ks[-1]:
+            return len(ks) - 1 if ks and k == ks[-1] else None
+        at = bisect_left(ks, k)
+        return at if ks[at] == k else None
 
     def get(self, k: int) -> Partial | None:
         """Return the partial of tile k."""

@@ -151,6 +151,8 @@ class EntityTiles:
     def instants_from(self, start_us: int, watermark_us: int | None) -> list[int]:
         """Return the instants >= start at which the entity has rows: its events, and its expiries <= watermark."""
         hop_us, ks = self._plan.hop_us, self._columns[0].ks
+        if (watermark_us is None or watermark_us < start_us) and self._open[ks[-1]][-1][0] == start_us:
+            return [start_us]  # the newest event of a time that is not over: nothing lies behind it
         instants: set[int] = set()
         for k in ks[bisect_left(ks, tile_of(start_us, hop_us)) :]:
             instants.update(time_us for time_us, _, _ in self._open[k] if time_us >= start_us)

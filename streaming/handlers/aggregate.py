@@ -65,14 +65,14 @@ class AggregateHandler:
         return outputs
 
     def _tick(self, message: Message) -> list[Record]:
-        source = int(header(message, SOURCE_PARTITION_HEADER) or b"")
+        source, tick_us = int(header(message, SOURCE_PARTITION_HEADER) or b""), tick_us_of(message)
         outputs: list[Record] = []
         for name in self._views:
             task = self._tasks[name, message.partition]
             before_us = task.watermark_us
-            rows = task.on_tick(source, tick_us_of(message), revision=message.offset + 1)
-            outputs.extend(_row_record(row, message.partition) for row in rows)
+            rows = task.on_tick(source, tick_us, revision=message.offset + 1)
             if task.watermark_us is not None and task.watermark_us != before_us:
+                outputs.extend(_row_record(row, message.partition) for row in rows)
                 outputs.append(watermark_record(features_topic(name), task.watermark_us, partition=message.partition))
         return outputs
 
