@@ -6,13 +6,14 @@ on a fixed schedule. A wait runs from the answer to the client to the first read
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
 from domains.flights.domain import DOMAIN
 from headway.adapters.kafka_publisher import KafkaPublisher
+from headway.adapters.kafka_reader import KafkaReader
 from headway.clock import monotonic_s
 from headway.errors import TransientFailure
 from headway.settings import Settings
@@ -21,6 +22,7 @@ from headway.topics import EVENTS_RAW, PARTITIONS
 from orchestration.chaos.door import Door
 from orchestration.chaos.driver import BATCH, PATH, TICK_STEP_US, Drive, Driver, Schedule
 from orchestration.chaos.features import reach_watermark
+from orchestration.chaos.journey import journeys
 from orchestration.chaos.load import Send, plan_sends
 from orchestration.chaos.patience import wait_while_moving
 from orchestration.chaos.probes import ProbedJournal, Watch, choose_probes
@@ -66,6 +68,7 @@ class Measured:
     waits_s: Sequence[float]
     missing: Sequence[str]
     slip_s: float
+    stages: Mapping[str, float]
 
 
 def run(trial: Trial) -> Report:
@@ -147,6 +150,11 @@ def _load(
         waits_s=sorted(watch.waits_s),
         missing=watch.missing,
         slip_s=driver.slip_s,
+        stages=journeys(
+            KafkaReader(bootstrap=settings.kafka_bootstrap),
+            readable_ms=watch.readable_ms,
+            views={name: probe.view.qualified for name, probe in probes.items()},
+        ),
     )
 
 
@@ -172,6 +180,7 @@ def _report(trial: Trial, plan: Plan, measured: Measured, *, begun_s: float) -> 
             "readable_p90_s": round(quantile(waits, 0.9), 3),
             "readable_p99_s": round(p99_s, 3),
             "readable_max_s": round(quantile(waits, 1.0), 3),
+            **measured.stages,
             "driver_slip_s": round(measured.slip_s, 3),
         },
         faults=[],

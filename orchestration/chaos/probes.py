@@ -18,13 +18,14 @@ import orjson
 from domains.flights.contracts import ARRIVED, DEPARTED
 from domains.flights.views import AIRCRAFT_ARRIVAL, AIRCRAFT_DEPARTURE
 from headway.adapters.redis_online import OnlineReader, OnlineRequest
-from headway.clock import monotonic_s
+from headway.clock import SystemClock, monotonic_s, to_us
 from headway.errors import TransientFailure
+from headway.features.definitions import FeatureView
 from headway.settings import Settings
 from orchestration.chaos.journal import Journal, Outcome
 from orchestration.chaos.load import Send
 
-_VIEWS = {ARRIVED: AIRCRAFT_ARRIVAL.online_name, DEPARTED: AIRCRAFT_DEPARTURE.online_name}
+_VIEWS = {ARRIVED: AIRCRAFT_ARRIVAL, DEPARTED: AIRCRAFT_DEPARTURE}
 _ASK_EVERY_S = 0.02
 
 
@@ -32,7 +33,7 @@ _ASK_EVERY_S = 0.02
 class Probe:
     """An event to look for: it shows once the aircraft's row in a view is of ``time_us`` or later."""
 
-    view: str
+    view: FeatureView
     tail: str
     time_us: int
 
@@ -50,8 +51,8 @@ def choose_probes(sends: Sequence[Send], *, alone_for: int, most: int) -> dict[s
         view, tail = _VIEWS.get(document["type"]), document["data"].get("tail")
         if view is None or tail is None or send.kind != "valid":
             continue
-        next_place = later.get((view, tail))
-        later[view, tail] = place
+        next_place = later.get((view.name, tail))
+        later[view.name, tail] = place
         if next_place is None or next_place - place > alone_for:
             found[send.id] = Probe(view=view, tail=tail, time_us=send.time_us)
     step = max(1, -(-len(found) // most))
@@ -85,6 +86,7 @@ class Watch:
 
     def __init__(self, settings: Settings, probes: dict[str, Probe]) -> None:
         self.waits_s: list[float] = []
+        self.readable_ms: dict[str, float] = {}
         self._settings = settings
         self._probes = probes
         self._open: dict[str, float] = {}
@@ -127,14 +129,15 @@ class Watch:
         await reader.close()
 
     async def _ask(self, reader: OnlineReader, asked: Sequence[tuple[str, Probe]]) -> None:
-        requests = [OnlineRequest(view=probe.view, keys={"tail": probe.tail}, features=()) for _, probe in asked]
+        requests = [OnlineRequest(view=probe.view.online_name, keys={"tail": probe.tail}, features=()) for _, probe in asked]
         try:
             answers = await reader.read(requests)
         except TransientFailure:  # busy; it is asked again
             return
-        now_s = monotonic_s()
+        now_s, now_ms = monotonic_s(), to_us(SystemClock().now()) / 1000
         for (name, probe), answer in zip(asked, answers, strict=True):
             if answer.event_timestamp_us is not None and answer.event_timestamp_us >= probe.time_us:
+                self.readable_ms[name] = now_ms
                 with self._lock:
                     # Readable before its sender was told: no wait at all.
                     self.waits_s.append(max(0.0, now_s - self._open.pop(name)))

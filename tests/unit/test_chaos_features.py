@@ -278,7 +278,7 @@ def test_half_of_a_capacity_is_offered() -> None:
 
 
 def test_a_probe_is_watched_from_its_acceptance_and_only_then(tmp_path: Path) -> None:
-    probe = Probe(view="v", tail="N1", time_us=1)
+    probe = Probe(view=DELAY, tail="N1", time_us=1)
     watch = Watch(Settings(state=tmp_path), {"a": probe, "b": probe})
     journal = ProbedJournal(tmp_path / "journal", watch)
     numbers = {
