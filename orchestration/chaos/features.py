@@ -19,6 +19,8 @@ from streaming.accounts import least_watermark
 
 _POLL_S = 0.5
 _NAMED = 20
+# A reader gives up after a quarter of a second, which thousands of entities can take on a busy machine.
+_ASKED_AT_ONCE = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,9 @@ def online_values(settings: Settings, view: FeatureView, keys: pl.DataFrame) -> 
             OnlineRequest(view=view.online_name, keys=dict(zip(view.keys, key, strict=True)), features=features)
             for key in keys.iter_rows()
         ]
-        answers = await reader.read(requests)
+        answers = []
+        for start in range(0, len(requests), _ASKED_AT_ONCE):
+            answers += await reader.read(requests[start : start + _ASKED_AT_ONCE])
         await reader.close()
         return [tuple(answer.values) for answer in answers]
 

@@ -50,6 +50,8 @@ _BESIDE = ("lake-loader", "letters-watch")
 _WRITER, _STORE = "online-writer", "valkey"
 # The group's session timeout is 6 s: after this a stopped writer's partitions belong to others, and it knows nothing.
 _ZOMBIE_S = 9.0
+# One that finds nothing to kill within a minute is left out.
+_KILLS, _LEAST_KILLS = 6, 5
 _UNMOVED_S = 120.0
 _PROVEN_WITHIN_S = 60.0
 _NAMED = 20
@@ -111,7 +113,7 @@ def run(trial: Trial) -> Report:
 def _send(settings: Settings, sent: Disorder, injector: Injector, plan: Plan, trial: Trial) -> None:
     """Send everything while the faults are done; what is left of them when all is sent is still done."""
     generator = random.Random(f"{trial.seed}/faults")
-    kills = plan_kills([_WRITER, AGGREGATE, _STORE], count=6, first_s=5, last_s=plan.faults_s, generator=generator)
+    kills = plan_kills([_WRITER, AGGREGATE, _STORE], count=_KILLS, first_s=5, last_s=plan.faults_s, generator=generator)
     zombie = Planned(at_s=plan.faults_s / 2, kind=_WRITER, what="stop", hold_s=_ZOMBIE_S)
     faults = sorted([*kills, zombie], key=lambda each: each.at_s)
     disturbing = threading.Thread(
@@ -224,7 +226,7 @@ def _report(
             f"tied and far too late events, got {sent.tied} and {sent.far_too_late}": bool(
                 sent.tied and sent.far_too_late
             ),
-            f"kills: wanted 6, got {kills}": kills == 6,
+            f"kills >= {_LEAST_KILLS}, got {kills}": kills >= _LEAST_KILLS,
         },
         figures=figures,
         faults=faults,

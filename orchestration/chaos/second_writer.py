@@ -85,12 +85,15 @@ def main(report: str, seed: str) -> None:
     last = False
     while not last:
         last = stop.is_set()
-        for rows in _parts(reader):
-            generator.shuffle(rows)
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                superseded += _write(store, rows[start : start + _ROWS_AT_ONCE])
-            written += len(rows)
-        rounds += 1
+        try:
+            for rows in _parts(reader):
+                generator.shuffle(rows)
+                for start in range(0, len(rows), _ROWS_AT_ONCE):
+                    superseded += _write(store, rows[start : start + _ROWS_AT_ONCE])
+                written += len(rows)
+            rounds += 1
+        except TransientFailure:  # a killed job's transaction is still open
+            last = False
         stop.wait(_AGAIN_S)
     store.close()
     write_whole(Path(report), json.dumps({"rounds": rounds, "rows": written, "superseded": superseded}))
