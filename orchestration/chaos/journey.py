@@ -22,7 +22,7 @@ class _Named(msgspec.Struct):
     id: str
 
 
-_NAMED = msgspec.json.Decoder(_Named)
+_NAME = msgspec.json.Decoder(_Named)
 
 
 def journeys(reader: LogReader, *, readable_ms: Mapping[str, float], views: Mapping[str, str]) -> dict[str, float]:
@@ -58,7 +58,7 @@ def _written(reader: LogReader, topic: str, ids: Collection[str]) -> dict[str, f
     found = {}
     for message in reader.read(topic):
         if not is_tick(message):
-            name = _NAMED.decode(message.value or b"").id
+            name = _NAME.decode(message.value or b"").id
             if name in ids:
                 found[name] = float(message.timestamp_ms)
     return found
