@@ -50,7 +50,10 @@ def journeys(reader: LogReader, *, readable_ms: Mapping[str, float], views: Mapp
     told: dict[str, float] = {}
     for stage, before, after in zip(STAGES, times[:-1], times[1:], strict=True):
         waits_s = [(after[name] - before[name]) / 1000 for name in known]
-        told |= {f"{stage}_p50_s": round(quantile(waits_s, 0.5), 3), f"{stage}_p99_s": round(quantile(waits_s, 0.99), 3)}
+        told |= {
+            f"{stage}_p50_s": round(quantile(waits_s, 0.5), 3),
+            f"{stage}_p99_s": round(quantile(waits_s, 0.99), 3),
+        }
     return told
 
 

@@ -129,7 +129,9 @@ class Watch:
         await reader.close()
 
     async def _ask(self, reader: OnlineReader, asked: Sequence[tuple[str, Probe]]) -> None:
-        requests = [OnlineRequest(view=probe.view.online_name, keys={"tail": probe.tail}, features=()) for _, probe in asked]
+        requests = [
+            OnlineRequest(view=probe.view.online_name, keys={"tail": probe.tail}, features=()) for _, probe in asked
+        ]
         try:
             answers = await reader.read(requests)
         except TransientFailure:  # busy; it is asked again
