@@ -11,13 +11,18 @@ import orjson
 import polars as pl
 import pytest
 
-from headway.clock import HOUR_US, MINUTE_US
+from domains.flights import domain as flights
+from domains.flights.contracts import SCHEDULED
+from domains.flights.source import iter_events
+from headway.clock import DAY_US, HOUR_US, MINUTE_US, parse_instant_us
 from headway.events import Event
+from headway.features.columns import Column
 from headway.features.offline import AS_OF
 from headway.ports import Message, Record
 from headway.settings import Settings
 from headway.ticks import header, is_tick, tick_before_us, tick_us_of
-from headway.topics import EVENTS_ENRICHED, PARTITIONS
+from headway.topics import EVENTS_ENRICHED, FEATURES_INPUT, PARTITIONS
+from orchestration.chaos import planted_features
 from orchestration.chaos.disorder import FAR_TOO_LATE, LATE, REPEATED, plan_disorder
 from orchestration.chaos.feed import STAGE_1, STEP_US, Item, Stamp, Tick, in_steps
 from orchestration.chaos.fresh import half_of
@@ -37,8 +42,12 @@ from orchestration.chaos.recompute import (
 )
 from orchestration.chaos.replay_verdict import Told, ViewTold, differing_runs, fingerprint
 from orchestration.chaos.replayed import plan_changes
+from streaming.handlers.aggregate import AggregateHandler
+from streaming.handlers.fan_out import FanOutHandler
 from streaming.jobs import AGGREGATE
 from tests.streaming_world import DELAY, DOMAIN, World, departed, instant
+
+FROM_US = parse_instant_us("2013-03-08T00:00:00Z", field="start")
 
 
 def flight(number: int, *, at_us: int, tail: str = "N1") -> Event:
@@ -290,3 +299,40 @@ def test_a_probe_is_watched_from_its_acceptance_and_only_then(tmp_path: Path) ->
     journal.close()
 
     assert watch.missing == ["a"]
+
+
+def disturbed(seed: int) -> tuple[World, int]:
+    """Six hundred events of history with every disturbance, through both stages, in memory."""
+    base = [event for event in iter_events(FROM_US, FROM_US + DAY_US) if event.type != SCHEDULED]
+    sent = plan_disorder(base[:600], random.Random(seed))
+    world = World(domain=flights.DOMAIN)
+    for record in Stamp().records(sent.items):
+        world.broker.append(record)
+    views, restore = flights.DOMAIN.views, world.reader.read_compacted
+    world.run_job(FanOutHandler(views), "fan-out", EVENTS_ENRICHED)
+    world.run_job(AggregateHandler(views, restore), "aggregate", FEATURES_INPUT)
+    return world, sent.end_us
+
+
+def wrong_views(world: World, end_us: int) -> list[str]:
+    events = read_events(world.reader, flights.DOMAIN)
+    found = []
+    for view in flights.DOMAIN.views:
+        rows = read_changelog(world.reader, view)
+        if rows.is_empty():
+            continue
+        asked = draw_questions(rows, view, count=500, start_us=FROM_US, end_us=end_us, seed=1)
+        if compare(view, joined_answers(rows, view, asked), events, until_us=end_us, who="changelog").wrong:
+            found.append(view.qualified)
+    return found
+
+
+def test_the_flights_in_disorder_are_what_their_events_say() -> None:
+    assert wrong_views(*disturbed(5)) == []
+
+
+def test_ties_broken_by_arrival_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Column, "absorb", Column.absorb)  # puts back what the bug patches
+    planted_features.break_ties_by_arrival()
+
+    assert wrong_views(*disturbed(5))
