@@ -43,6 +43,9 @@ _SESSION_TIMEOUT_S = 6.0
 _OFFSETS_TIMEOUT_S = 2.0
 # Messages taken from the client's queue at once; between two such takings a batch's bytes are counted.
 _TAKEN_AT_ONCE = 100
+# What one fetch brings of a partition. At the client's 1 MiB a job that is behind takes batch after batch of one partition,
+# hours of event time, and then the same hours of the next; the feature job writes rows again for all that lies between.
+_PART_OF_A_FETCH = 64 * 1024
 # How often an instance without partitions asks the broker whether it is a member, and a paused one for the ends.
 _ASK_EVERY_S = 2.0
 
@@ -114,6 +117,7 @@ class KafkaEventLog:
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
+                "max.partition.fetch.bytes": _PART_OF_A_FETCH,
                 # Offsets of transactional topics have gaps: only this event says that a partition's end is reached.
                 "enable.partition.eof": True,
                 "max.poll.interval.ms": int(max_poll_interval_s * 1000),

@@ -104,6 +104,11 @@ class Feed:
         """Let the connections go."""
         self._publisher.close()
 
+    @property
+    def told_us(self) -> int | None:
+        """The newest tick sent; stage 1 is two chunks behind it at most."""
+        return self._stamp.tick_us
+
     def send(self, items: Sequence[Item]) -> None:
         """Write items and return when the log has them."""
         self._publisher.publish(list(self._stamp.records(items)))

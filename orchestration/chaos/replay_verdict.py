@@ -10,7 +10,6 @@ import polars as pl
 
 from headway.clock import format_us
 from headway.contracts import Domain
-from headway.features.definitions import FeatureView
 from headway.ports import LogReader
 from headway.settings import Settings
 from headway.topics import PARTITIONS, state_topic
@@ -36,7 +35,6 @@ class ViewTold:
     file: Path
     fingerprint: tuple[int, int]
     doubled: int
-    state_records: int
     changelog: Compared
     online: Compared
 
@@ -67,11 +65,6 @@ class Told:
         return sum(told.rows for told in self.views.values())
 
     @property
-    def state_records(self) -> int:
-        """Records of state that still count, over all views."""
-        return sum(told.state_records for told in self.views.values())
-
-    @property
     def values(self) -> int:
         """Values compared."""
         return sum(told.changelog.values + told.online.values for told in self.views.values())
@@ -92,7 +85,6 @@ class Told:
         return {
             name: {
                 "rows": told.rows,
-                "state_records": told.state_records,
                 "answers": told.changelog.answers,
                 "entities_online": told.online.entities,
                 "wrong": told.changelog.wrong + told.online.wrong,
@@ -128,7 +120,6 @@ def judge_run(
             file=file,
             fingerprint=fingerprint(rows),
             doubled=int(rows.select(*view.keys, "event_timestamp", "revision").is_duplicated().sum()),
-            state_records=_state_records(reader, view),
             changelog=compare(view, joined_answers(rows, view, asked), events, until_us=end_us, who="changelog"),
             online=compare(view, online, events, until_us=end_us, who="online"),
         )
@@ -158,6 +149,12 @@ def differing_runs(one: Told, other: Told) -> list[str]:
     return lines[:_NAMED]
 
 
+def count_state(reader: LogReader, domain: Domain) -> int:
+    """Return how many records of state still count, over all views."""
+    topics = [state_topic(view.qualified) for view in domain.views]
+    return sum(len(reader.read_compacted(topic, partition)) for topic in topics for partition in range(PARTITIONS))
+
+
 def _only(here: pl.DataFrame, there: pl.DataFrame, where: str) -> Sequence[str]:
     alone = here.join(there, on=here.columns, how="anti", nulls_equal=True).sort("revision")
     if alone.is_empty():
@@ -168,8 +165,3 @@ def _only(here: pl.DataFrame, there: pl.DataFrame, where: str) -> Sequence[str]:
     return [
         f"{alone.height} rows {where}, first of features.input[{row['partition']}]@{row['revision'] - 1} at {at}: {row}"
     ]
-
-
-def _state_records(reader: LogReader, view: FeatureView) -> int:
-    topic = state_topic(view.qualified)
-    return sum(len(reader.read_compacted(topic, partition)) for partition in range(PARTITIONS))

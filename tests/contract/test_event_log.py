@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -594,6 +595,28 @@ def test_what_was_taken_before_reading_failed_comes_again(
 
     assert [message.value for message in poll_exactly(log, 5)] == [b"0", b"1", b"2", b"3", b"4"]
     stack.close()
+
+
+@pytest.mark.integration
+def test_a_backlog_comes_from_all_partitions_alike(shared_broker: RealBroker, shared_publisher: KafkaPublisher) -> None:
+    """At the client's own setting a whole partition came before the next, and the feature job did its work many times."""
+    topic, generator = f"t.{uuid4().hex}", random.Random(1)
+    apply_topics(admin_client(shared_broker.config.bootstrap), [plain_topic(topic, partitions=4)])
+    for _ in range(25):
+        shared_publisher.publish(
+            [Record(topic, None, generator.randbytes(300), partition=number % 4) for number in range(400)]
+        )
+    log = KafkaEventLog(bootstrap=shared_broker.config.bootstrap, group=topic, topics=[topic], instance="0")
+
+    taken, apart, deadline = dict.fromkeys(range(4), 0), 0, time.monotonic() + DEADLINE_S
+    while sum(taken.values()) < 10_000:
+        assert time.monotonic() < deadline, taken
+        for message in log.poll(1_000, 0.2):
+            taken[message.partition] += 1
+        apart = max(apart, max(taken.values()) - min(taken.values()))
+    log.close()
+
+    assert apart < 1_250, "half of what a partition has"
 
 
 @pytest.mark.integration

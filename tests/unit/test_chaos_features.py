@@ -235,7 +235,6 @@ def told(rows: pl.DataFrame, file: Path) -> Told:
         file=file,
         fingerprint=fingerprint(rows),
         doubled=0,
-        state_records=0,
         changelog=none,
         online=none,
     )
