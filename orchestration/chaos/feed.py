@@ -31,7 +31,8 @@ STAGE_1 = "features-fan-out"
 _CHUNK = 1_000
 # A killed job is back within its session's timeout and a restore; a machine may be busy besides.
 _PATIENCE_S = 120.0
-_POLL_S = 0.02
+# Asking costs the broker; meanwhile there is another chunk to work on.
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from orchestration.chaos.stack import own_stack, processes_of
 from streaming.jobs import AGGREGATE
 
 PARTS = ("streams",)
-_BESIDE = ("lake-loader", "letters-watch")
+_BESIDE = ("lake-loader", "letters-watch", "enricher")
 _WRITER, _STORE = "online-writer", "valkey"
 # The group's session timeout is 6 s: after this a stopped writer's partitions belong to others, and it knows nothing.
 _ZOMBIE_S = 9.0

@@ -12,7 +12,6 @@ from headway.clock import format_us
 from headway.contracts import Domain
 from headway.ports import LogReader
 from headway.settings import Settings
-from headway.topics import PARTITIONS, state_topic
 from orchestration.chaos.features import online_values
 from orchestration.chaos.recompute import (
     Compared,
@@ -147,12 +146,6 @@ def differing_runs(one: Told, other: Told) -> list[str]:
             for line in _only(here, there, where)
         ]
     return lines[:_NAMED]
-
-
-def count_state(reader: LogReader, domain: Domain) -> int:
-    """Return how many records of state still count, over all views."""
-    topics = [state_topic(view.qualified) for view in domain.views]
-    return sum(len(reader.read_compacted(topic, partition)) for topic in topics for partition in range(PARTITIONS))
 
 
 def _only(here: pl.DataFrame, there: pl.DataFrame, where: str) -> Sequence[str]:

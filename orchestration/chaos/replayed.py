@@ -9,7 +9,7 @@ changelogs are the same rows with the same revisions, known at the same watermar
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,55 +21,27 @@ from headway.clock import DAY_US, monotonic_s, parse_instant_us
 from headway.settings import Settings
 from orchestration.chaos.faults import Injector, Planned
 from orchestration.chaos.features import await_watermark, reach_watermark
-from orchestration.chaos.feed import STAGE_1, Feed, in_steps
+from orchestration.chaos.feed import STAGE_1, Feed, Item, in_steps
 from orchestration.chaos.memory_watch import MemoryWatch
 from orchestration.chaos.patience import wait_while_moving
 from orchestration.chaos.rebuild import begin_anew, pause
 from orchestration.chaos.recompute import read_events
-from orchestration.chaos.replay_verdict import Told, count_state, differing_runs, judge_run
+from orchestration.chaos.replay_plan import FULL, SHORT, Change, Plan, plan_changes
+from orchestration.chaos.replay_verdict import Told, differing_runs, judge_run
 from orchestration.chaos.report import Report, Trial
 from orchestration.chaos.rescale import rescale
 from orchestration.chaos.stack import own_stack, processes_of
 from streaming.jobs import AGGREGATE
 
 PARTS = ("streams",)
-# Neither is under test, and both would read all that is written here.
-_BESIDE = ("lake-loader", "letters-watch")
+# None is under test, and the first two would read all that is written here.
+_BESIDE = ("lake-loader", "letters-watch", "enricher")
 # At the year's end a killed stage reads its state again, which is the longest that the watermark stands still.
 _UNMOVED_S = 150.0
 _POLL_S = 0.05
 _PROVEN_WITHIN_S = 60.0
-_INSTANCES = (3, 2)
 # The memory of a stage that forgets what no event can reach any more; Python returns little of what it once had.
 _MOST_GROWTH = 1.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The size of a run; ``questions`` are random pairs of entity and instant, per view."""
-
-    start: str
-    end: str
-    kills: int
-    questions: int
-    least_events: int
-
-
-# Two weeks with the night of 23 hours in their middle.
-SHORT = Plan(start="2013-03-03T00:00:00Z", end="2013-03-17T00:00:00Z", kills=4, questions=20_000, least_events=35_000)
-# Schedules are known a day before, and the last arrivals belong to the next year.
-FULL = Plan(
-    start="2012-12-30T00:00:00Z", end="2014-01-03T00:00:00Z", kills=10, questions=100_000, least_events=1_028_000
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """A disturbance at an instant of the replay: a kill of a stage, or another number of instances of stage 2."""
-
-    at_us: int
-    kill: str | None = None
-    instances: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +67,8 @@ def run(trial: Trial) -> Report:
             judge_run, settings, DOMAIN, reader=reader, start_us=start_us, end_us=end_us, questions=plan.questions
         )
         try:
-            replay_s = _replay(settings, trial, changes, injector, start_us=start_us, end_us=end_us)
+            items = in_steps(iter_events(start_us, end_us), start_us=start_us, end_us=end_us, step_us=plan.step_us)
+            replay_s = _replay(settings, trial, changes, injector, items, end_us=end_us)
             events = read_events(reader, DOMAIN)
             trial.say(f"{events.height:,} events in {replay_s:.0f} s; recomputing")
             first = Pass(seconds=replay_s, told=judge(events=events, seed=trial.seed))
@@ -106,7 +79,6 @@ def run(trial: Trial) -> Report:
             trial.say(f"rebuilt in {rebuilt_s:.0f} s; recomputing")
             second = Pass(seconds=rebuilt_s, told=judge(events=events, seed=trial.seed + 1))
             apart = differing_runs(first.told, second.told)
-            live = count_state(reader, DOMAIN)
         finally:
             injector.close()
     return _report(
@@ -116,26 +88,19 @@ def run(trial: Trial) -> Report:
         [first, second],
         apart,
         events=events.height,
-        live=live,
         memory=memory.mib,
         begun_s=begun_s,
     )
 
 
-def plan_changes(kills: int, *, start_us: int, end_us: int, generator: random.Random) -> list[Change]:
-    """Return kills of both stages in turn at random instants, and stage 2 rescaled at a third and at two thirds."""
-    stages = [STAGE_1, AGGREGATE] * (kills // 2) + [AGGREGATE] * (kills % 2)
-    # Not at the very beginning, where there is no state yet, nor at the end, when all is done.
-    first_us, last_us = start_us + (end_us - start_us) // 20, end_us - (end_us - start_us) // 10
-    instants = sorted(generator.randrange(first_us, last_us) for _ in stages)
-    changes = [Change(at_us=at_us, kill=stage) for at_us, stage in zip(instants, stages, strict=True)]
-    third_us = (end_us - start_us) // 3
-    changes += [Change(at_us=start_us + place * third_us, instances=count) for place, count in enumerate(_INSTANCES, 1)]
-    return sorted(changes, key=lambda change: change.at_us)
-
-
 def _replay(
-    settings: Settings, trial: Trial, changes: Sequence[Change], injector: Injector, *, start_us: int, end_us: int
+    settings: Settings,
+    trial: Trial,
+    changes: Sequence[Change],
+    injector: Injector,
+    items: Iterable[Item],
+    *,
+    end_us: int,
 ) -> float:
     """Feed everything while other threads disturb; return how long it took until the last watermark was online."""
     begun_s = monotonic_s()
@@ -158,7 +123,7 @@ def _replay(
         )
         first.start()
         second.start()
-        feed.play(in_steps(iter_events(start_us, end_us), start_us=start_us, end_us=end_us))
+        feed.play(items)
     reach_watermark(settings, DOMAIN, end_us, unmoved_s=_UNMOVED_S)
     seconds = monotonic_s() - begun_s
     first.join()
@@ -196,7 +161,6 @@ def _report(
     apart: Sequence[str],
     *,
     events: int,
-    live: int,
     memory: Mapping[int, float],
     begun_s: float,
 ) -> Report:
@@ -230,7 +194,6 @@ def _report(
         figures={
             "events": events,
             "changelog_rows": passes[0].told.rows,
-            "live_state_records": live,
             "values_recomputed": sum(one.told.values for one in passes),
             "values_wrong": sum(one.told.wrong for one in passes),
             "online_entities": passes[0].told.online_entities,

@@ -40,8 +40,8 @@ from orchestration.chaos.recompute import (
     read_changelog,
     read_events,
 )
+from orchestration.chaos.replay_plan import plan_changes
 from orchestration.chaos.replay_verdict import Told, ViewTold, differing_runs, fingerprint
-from orchestration.chaos.replayed import plan_changes
 from streaming.handlers.aggregate import AggregateHandler
 from streaming.handlers.fan_out import FanOutHandler
 from streaming.jobs import AGGREGATE
