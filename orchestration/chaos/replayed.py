@@ -37,7 +37,7 @@ PARTS = ("streams",)
 # None is under test, and the first two would read all that is written here.
 _BESIDE = ("lake-loader", "letters-watch", "enricher")
 # At the year's end a killed stage reads its state again, which is the longest that the watermark stands still.
-_UNMOVED_S = 150.0
+_UNMOVED_S = 300.0
 _POLL_S = 0.05
 _PROVEN_WITHIN_S = 60.0
 # The memory of a stage that forgets what no event can reach any more; Python returns little of what it once had.
