@@ -93,13 +93,14 @@ def streamed_changelog(view: FeatureView, messages: Sequence[Message]) -> pl.Dat
         "partition": pl.Int64(),
         "offset": pl.Int64(),
     }
+    names = tuple(view.columns)  # a view names its columns anew each time
     rows = []
     for message in messages:
         if is_watermark(message):
             continue
         row = decode_row(message.value or b"")
         known_at = None if row.known_at_us is None else from_us(row.known_at_us)
-        values = [row.values[name] for name in view.columns]
+        values = [row.values[name] for name in names]
         place = (message.topic, message.partition, message.offset)
         rows.append((*row.key, from_us(row.event_time_us), row.revision, known_at, *values, *place))
     frame = pl.DataFrame(rows, schema=schema, orient="row")
