@@ -72,7 +72,7 @@ def run(trial: Trial) -> Report:
             events = read_events(reader, DOMAIN)
             trial.say(f"{events.height:,} events in {replay_s:.0f} s; recomputing")
             first = Pass(seconds=replay_s, told=judge(events=events, seed=trial.seed))
-            trial.say("from zero")
+            trial.say(f"{first.told.wrong} of {first.told.values:,} values differ; from zero")
             begin_anew(settings, DOMAIN)
             memory = MemoryWatch(lambda: processes_of(settings), AGGREGATE, step_us=30 * DAY_US)
             rebuilt_s = reach_watermark(settings, DOMAIN, end_us, unmoved_s=_UNMOVED_S, told=memory.look)
