@@ -7,13 +7,13 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from headway.clock import monotonic_s
 from headway.local.plan import Process
-from headway.local.processes import ProcessId, children, identify, tied_to_parent
+from headway.local.processes import ProcessId, be_nice, children, identify, tied_to_parent
 
 PART_VARIABLE = "HEADWAY_PART"
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
@@ -64,9 +64,19 @@ class Child:
                 env={**environment, **self.spec.env, PART_VARIABLE: self.spec.name},
                 start_new_session=True,
                 # The supervisor runs Python in one thread only, which is what makes a preexec_fn safe.
-                preexec_fn=tied_to_parent(os.getpid(), signal.SIGKILL),  # noqa: PLW1509
+                preexec_fn=self._prepared(),  # noqa: PLW1509
             )
         self._identity = identify(self._popen.pid)
+
+    def _prepared(self) -> Callable[[], None]:
+        tie = tied_to_parent(os.getpid(), signal.SIGKILL)
+
+        def prepare() -> None:
+            tie()
+            if self.spec.niceness:
+                be_nice(self.spec.niceness)
+
+        return prepare
 
     def ask_to_stop(self) -> None:
         """Send the stop signal to the process alone: what it started is its own to stop."""

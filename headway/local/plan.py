@@ -22,6 +22,7 @@ class Process:
     ``ready`` says whether it does its work; None makes it a task: it is done when it has ended with exit code 0.
     ``stop_timeout_s`` is for flushing: after it the whole group is killed. ``restart`` is about crashes after readiness.
     A ``vital`` process that never becomes ready ends the stack; another is tried for as long as it is wanted.
+    ``niceness`` is the kernel's, from 0: the higher, the more it leaves to others when they all want the same cores.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Process:
     stop_timeout_s: float = 5.0
     restart: Literal["always", "never"] = "always"
     vital: bool = True
+    niceness: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

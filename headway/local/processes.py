@@ -5,6 +5,7 @@ stranger. What bites: a process may overwrite its own environment area (``setpro
 descendants, never surely all; it is the broom after a crash, not the way to stop things.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -119,6 +120,16 @@ def tied_to_parent(parent_pid: int, with_signal: signal.Signals) -> Callable[[],
             os._exit(1)
 
     return tie
+
+
+def be_nice(niceness: int) -> None:
+    """Have this process, which leads a session of its own, leave the cores to others that want them.
+
+    Where the kernel shares them out by session first (autogroup), a process's own niceness counts within its session only.
+    """
+    os.nice(niceness)
+    with contextlib.suppress(OSError):  # a kernel without it, or one that was asked too often
+        (_PROC / "self" / "autogroup").write_text(str(niceness))
 
 
 def _prctl(option: int, value: int) -> None:

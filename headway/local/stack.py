@@ -347,6 +347,9 @@ STREAM_JOBS = (
 # Useless without the node beside them, so they are started with it.
 _SEARCH_JOBS = ("search-loader",)
 _EVENT_JOBS = tuple(name for name in STREAM_JOBS if name not in _SEARCH_JOBS)
+# They write in bulk, and nobody waits for it: a second of theirs at both cores is a second later online for an event.
+_BULK_JOBS = ("lake-loader", "search-loader")
+_BULK_NICENESS = 5
 
 
 def _topics(settings: Settings) -> list[Process]:
@@ -421,10 +424,16 @@ def _job(settings: Settings, name: str, instance: int) -> Process:
     env, depends_on = settings.environment(), ("topics",)
     # Through the load balancer, which knows the replicas that are ready.
     env |= {"HEADWAY_ENRICHMENT_URL": settings.enrichment_url or settings.load_balancer_url}
+    niceness = _BULK_NICENESS if name in _BULK_JOBS else 0
     if instance == 0:
         port = settings.ports.job_first + STREAM_JOBS.index(name)
         return Process(
-            name=name, command=lambda: command, env=env, ready=answers(port, "/readyz"), depends_on=depends_on
+            name=name,
+            command=lambda: command,
+            env=env,
+            ready=answers(port, "/readyz"),
+            depends_on=depends_on,
+            niceness=niceness,
         )
     announced = announcements(settings) / f"{name}-{instance}.json"
 
@@ -437,7 +446,13 @@ def _job(settings: Settings, name: str, instance: int) -> Process:
         return said is not None and answers(said.port, "/readyz")()
 
     return Process(
-        name=f"{name}-{instance}", command=prepared, env=env, ready=ready, depends_on=depends_on, vital=False
+        name=f"{name}-{instance}",
+        command=prepared,
+        env=env,
+        ready=ready,
+        depends_on=depends_on,
+        vital=False,
+        niceness=niceness,
     )
 
 
