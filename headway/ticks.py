@@ -13,7 +13,10 @@ _TICK_DIGITS = 18
 
 def header(message: Message, name: str) -> bytes | None:
     """Return the value of a header, or None."""
-    return next((value for key, value in message.headers if key == name), None)
+    for key, value in message.headers:
+        if key == name:
+            return value
+    return None
 
 
 def is_tick(message: Message) -> bool:

@@ -26,7 +26,8 @@ class SourceTicks:
         if known_us is not None and tick_us <= known_us:
             return False
         self.by_partition[partition] = tick_us
-        self.watermark_us = self._least()
+        if known_us == self.watermark_us:  # None both, as long as a partition is silent; or this was the one behind
+            self.watermark_us = self._least()
         return True
 
     def _least(self) -> int | None:

@@ -38,6 +38,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     known_at_us: int | None
     values: dict[str, Value]
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """Of two rows of one entity the greater counts."""
+        return self.event_time_us, self.revision
+
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """Events a task did not count: beyond lateness, repeated inside a tile, or part of the bootstrap's past."""

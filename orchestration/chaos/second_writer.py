@@ -21,6 +21,7 @@ from headway.adapters.kafka_reader import KafkaReader
 from headway.adapters.redis_online import OnlineRow, OnlineWriter
 from headway.clock import monotonic_s
 from headway.errors import TransientFailure
+from headway.features.wire import decode_row
 from headway.local.control import write_whole
 from headway.ports import LogReader
 from headway.settings import Settings
@@ -102,7 +103,7 @@ def main(report: str, seed: str) -> None:
 def _parts(reader: LogReader) -> Iterator[list[OnlineRow]]:
     for view in DOMAIN.views:
         messages = reader.read(features_topic(view.qualified))
-        rows = (online_row(view, message) for message in messages if not is_watermark(message))
+        rows = (online_row(view, decode_row(m.value or b"")) for m in messages if not is_watermark(m))
         while part := list(islice(rows, _PART)):
             yield part
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from headway.adapters.redis_online import OnlineRow
 from headway.contracts import Domain
 from headway.features.definitions import FeatureView
+from headway.features.windows import Row
 from headway.features.wire import decode_row
 from headway.ports import Message
 from headway.ticks import is_watermark, tick_us_of
@@ -51,17 +52,20 @@ class OnlineSink:
 
     def flush(self) -> Flushed:
         """Write rows, then watermarks; return the messages written."""
-        rows: list[OnlineRow] = []
+        newest: dict[tuple[str, bytes | None], Row] = {}
         watermarks: dict[str, dict[int, int]] = {}
         for message in self._buffer:
-            view = self._views[message.topic]
             if is_watermark(message):
-                partitions = watermarks.setdefault(view.online_name, {})
+                partitions = watermarks.setdefault(self._views[message.topic].online_name, {})
                 partitions[message.partition] = max(partitions.get(message.partition, 0), tick_us_of(message) // 1000)
-            else:
-                rows.append(online_row(view, message))
-        if rows:
-            self._writer.write(rows)
+                continue
+            # A busy entity has many rows in a batch, and the store would keep one.
+            row, place = decode_row(message.value or b""), (message.topic, message.key)
+            seen = newest.get(place)
+            if seen is None or row.version > seen.version:
+                newest[place] = row
+        if newest:
+            self._writer.write([online_row(self._views[topic], row) for (topic, _), row in newest.items()])
         for name, partitions in watermarks.items():
             self._writer.write_watermarks(name, partitions, PARTITIONS)
         if watermarks:
@@ -74,9 +78,8 @@ class OnlineSink:
         self._buffer = []
 
 
-def online_row(view: FeatureView, message: Message) -> OnlineRow:
-    """Return a changelog record as the online store keeps it."""
-    row = decode_row(message.value or b"")
+def online_row(view: FeatureView, row: Row) -> OnlineRow:
+    """Return a changelog row as the online store keeps it."""
     return OnlineRow(
         view=view.online_name,
         keys=dict(zip(view.keys, row.key, strict=True)),
