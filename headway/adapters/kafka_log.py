@@ -46,6 +46,9 @@ _TAKEN_AT_ONCE = 100
 # What one fetch brings of a partition. At the client's 1 MiB a job that is behind takes batch after batch of one partition,
 # hours of event time, and then the same hours of the next; the feature job writes rows again for all that lies between.
 _PART_OF_A_FETCH = 64 * 1024
+# Small batches are taken so far apart, as a transaction costs broker and job as much for one record as for hundreds: under
+# steady load a job would make fifty a second. One record alone waits for nobody.
+_APART_S = 0.05
 # How often an instance without partitions asks the broker whether it is a member, and a paused one for the ends.
 _ASK_EVERY_S = 2.0
 
@@ -98,6 +101,7 @@ class KafkaEventLog:
         self._must_rewind = False
         self._known_member = False
         self._ask_after_s = 0.0
+        self._take_after_s = 0.0
         self._ends: dict[TopicPartition, int] = {}
         self._membership: Any = None  # the SDK's opaque group metadata
         self._common = client_settings(bootstrap, security)
@@ -137,11 +141,14 @@ class KafkaEventLog:
             raise
 
     def _poll(self, limit: int, timeout_s: float) -> list[Message]:
+        time.sleep(max(0.0, self._take_after_s - time.monotonic()))
         # Not consume(limit, timeout_s) alone: that waits the whole timeout for the batch to fill.
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
+        begun_s = time.monotonic()
         messages = self._owned(self._take(first, limit))
+        self._take_after_s = begun_s + _APART_S if 0 < len(messages) < limit // 2 else 0.0
         # Taken with the messages, not at commit: if this member is expelled in between, the broker must see the
         # membership under which they were read, and refuse.
         self._membership = self._consumer.consumer_group_metadata()
