@@ -1,7 +1,7 @@
 """FRESH: what the Collector accepted is readable in the online store, and how soon, at half of what the plane can do.
 
-First the capacity: events posted as fast as they are taken, until the last of them is online. Then half as many a second
-on a fixed schedule. A wait runs from the answer to the client to the first reading that shows the event.
+First the capacity: events posted as fast as they are taken, until the last of them is online and in the lake: what loaders
+have yet to do is no capacity. Then half as many a second on a fixed schedule. A wait runs from the answer to the client to the first reading that shows the event.
 """
 
 import asyncio
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from domains.flights.domain import DOMAIN
+from headway.adapters.kafka_backlog import read_backlogs
 from headway.adapters.kafka_publisher import KafkaPublisher
 from headway.adapters.kafka_reader import KafkaReader
+from headway.adapters.kafka_topics import admin_client
 from headway.clock import monotonic_s
 from headway.errors import TransientFailure
 from headway.settings import Settings
@@ -28,6 +30,7 @@ from orchestration.chaos.patience import wait_while_moving
 from orchestration.chaos.probes import ProbedJournal, Watch, choose_probes
 from orchestration.chaos.report import Report, Trial, quantile
 from orchestration.chaos.stack import EVENT_PLANE, own_stack
+from streaming.jobs import LAKE_LOADER, Scope, find_job, group_name
 
 _KEYS = 400
 _POST = 100
@@ -46,16 +49,17 @@ _NAMED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The size of a run: events to measure the capacity with, after as many again to warm up, and seconds of load."""
+    """The size of a run: events to warm up with, then to measure the capacity with, and seconds of load."""
 
+    warm_up: int
     burst: int
     load_s: float
     least_probes: int
     timed: bool
 
 
-SHORT = Plan(burst=4_000, load_s=15, least_probes=300, timed=False)
-FULL = Plan(burst=20_000, load_s=90, least_probes=5_000, timed=True)
+SHORT = Plan(warm_up=4_000, burst=4_000, load_s=15, least_probes=300, timed=False)
+FULL = Plan(warm_up=20_000, burst=60_000, load_s=90, least_probes=5_000, timed=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,7 @@ def run(trial: Trial) -> Report:
     with own_stack(EVENT_PLANE, mutant=trial.mutant, environment={}, say=trial.say) as settings:
         publisher = KafkaPublisher(bootstrap=settings.kafka_bootstrap)
         try:
-            _capacity(settings, list(islice(sends, plan.burst)), publisher)
+            _capacity(settings, list(islice(sends, plan.warm_up)), publisher)
             capacity = _capacity(settings, list(islice(sends, plan.burst)), publisher)
             schedule = half_of(capacity)
             trial.say(
@@ -103,13 +107,29 @@ def half_of(capacity_per_s: float) -> Schedule:
 
 
 def _capacity(settings: Settings, sends: Sequence[Send], publisher: KafkaPublisher) -> float:
-    """Post everything as fast as it is taken; return events a second until the last of them is online."""
+    """Post everything as fast as it is taken; return events a second until the last of them is online and in the lake."""
     begun_s = monotonic_s()
     asyncio.run(_post_all(settings.load_balancer_url, sends))
     end_us = (max(send.time_us for send in sends) // TICK_STEP_US + 1) * TICK_STEP_US
     publisher.publish([tick_record(EVENTS_RAW, end_us, partition=partition) for partition in range(PARTITIONS)])
     reach_watermark(settings, DOMAIN, end_us, unmoved_s=_UNMOVED_S)
+    _wait_for_lake(settings)
     return len(sends) / (monotonic_s() - begun_s)
+
+
+def _wait_for_lake(settings: Settings) -> None:
+    """Wait until the lake loader has what the log has, but for the markers that end each partition."""
+    admin = admin_client(settings.kafka_bootstrap)
+    scope = Scope(domain=DOMAIN, products=())
+    group, topics = group_name(DOMAIN, LAKE_LOADER), find_job(LAKE_LOADER).topics(scope)
+
+    def behind() -> int:
+        backlog = read_backlogs(admin, {group: topics})[group]
+        return max(0, backlog.written - backlog.done - backlog.places)
+
+    left = wait_while_moving(lambda: -behind(), wanted=0, unmoved_s=_UNMOVED_S, every_s=_POLL_S)
+    if left is None or left < 0:
+        raise TransientFailure(f"{LAKE_LOADER}: {left} records behind, and stands still. See its log.")
 
 
 async def _post_all(url: str, sends: Sequence[Send]) -> None:
