@@ -74,7 +74,7 @@ TESTS = (
         "REPLAY",
         "orchestration.chaos.replayed:run",
         "a year through the feature job, killed, rescaled and made again from zero, is what its events say",
-        ("expiries-lost",),
+        ("expiries-lost", "state-forgotten"),
     ),
     Entry(
         "FRESH",
