@@ -70,6 +70,17 @@ def test_a_killed_process_is_started_again_and_the_restart_is_recorded(stack: St
     assert second["last_end"] == "killed by SIGKILL"
 
 
+def test_a_nice_process_is_nice_to_other_sessions_too(stack: Stack) -> None:
+    stack.start({"name": "log", "code": POLITE}, {"name": "bulk", "code": POLITE, "niceness": 5})
+    stack.until_ready()
+    log, bulk = (stack.process(name)["pid"] for name in ("log", "bulk"))
+
+    assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in (log, bulk)] == [0, 5]
+    # Where the kernel shares the cores out by session, that alone would count among its own threads only.
+    shared = Path(f"/proc/{bulk}/autogroup")
+    assert not shared.exists() or shared.read_text().split()[-1] == "5"
+
+
 def test_a_task_is_done_when_it_ended_well_and_what_depends_on_it_follows(stack: Stack) -> None:
     stack.start(
         {"name": "job", "code": POLITE, "depends_on": ["topics"]}, {"name": "topics", "code": TASK, "task": True}
