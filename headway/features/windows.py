@@ -62,6 +62,10 @@ class ViewTask:
 
     Cost: an event costs one row, O(live tiles of its key in the widest window) at C speed; a tick costs only what is
     due. Memory: one record per live tile, and per entity when the view has ``last_ever``.
+
+    Attributes:
+        ticks: of every source partition the last; tasks that have equal ones may share them.
+        watermark_us: the least last tick over all source partitions; None until each has ticked (S2).
     """
 
     def __init__(self, view: FeatureView, source_partitions: Iterable[int]) -> None:
@@ -72,18 +76,15 @@ class ViewTask:
         self._windows_us, self._max_window_us = view.windows_us, view.max_window_us
         self._entities: dict[Key, EntityTiles] = {}
         self._digest = view.digest
-        self._ticks = SourceTicks.none_yet(source_partitions)
+        self.ticks = SourceTicks.none_yet(source_partitions)
+        self.watermark_us = self.ticks.watermark_us
         self._bootstrap_us: int | None = None
         self._too_late = self._duplicates = self._before_bootstrap = 0
         self._expiries, self._seals, self._drops = Agenda(), Agenda(), Agenda()
         self._dirty_tiles: dict[tuple[Key, int], None] = {}
         self._dirty_ever: dict[Key, None] = {}
         self._dirty_task = False
-
-    @property
-    def watermark_us(self) -> int | None:
-        """The least last tick over all source partitions; None until each has ticked (S2)."""
-        return self._ticks.watermark_us
+        self._written_advances = 0
 
     @property
     def refused(self) -> Refused:
@@ -103,7 +104,7 @@ class ViewTask:
         """Return the rows an event causes: its own, and every row of its key that it makes known differently (S6)."""
         if not self._admit(key, event_id, time_us, values, tick_before_us=tick_before_us):
             return []
-        watermark_us = self._ticks.watermark_us
+        watermark_us = self.watermark_us
         entity = self._entities[key]
         return [
             self._row(key, entity, at_us, watermark_us=watermark_us, revision=revision)
@@ -112,18 +113,11 @@ class ViewTask:
 
     def on_tick(self, source_partition: int, tick_us: int, *, revision: int) -> list[Row]:
         """Return the rows of windows that expired up to the new watermark, in (instant, key) order (S2)."""
-        if source_partition not in self._ticks.by_partition:
-            raise ContractViolation(
-                f"{self.view.qualified}: tick of source partition {source_partition}, wanted one of "
-                f"{list(self._ticks.by_partition)}. Rebuild the state when the number of partitions changes."
-            )
-        before_us = self._ticks.watermark_us
-        if not self._ticks.advance(source_partition, tick_us):
+        self.ticks.advance(source_partition, tick_us)
+        watermark_us = self.ticks.watermark_us
+        if watermark_us is None or watermark_us == self.watermark_us:
             return []
-        self._dirty_task = True
-        watermark_us = self._ticks.watermark_us
-        if watermark_us is None or watermark_us == before_us:
-            return []
+        self.watermark_us = watermark_us
         rows = []
         for at_us, key in self._expiries.pop_until(watermark_us):
             entity = self._entities[key]
@@ -136,9 +130,10 @@ class ViewTask:
         """Return what changed since the last call, for the batch's transaction; None is a tombstone."""
         records = [(state.tile_key(key, k), self._tile_record(key, k)) for key, k in self._dirty_tiles]
         records += [(state.ever_key(key), state.encode(self._entities[key].ever)) for key in self._dirty_ever]
-        if self._dirty_task:
+        if self._dirty_task or self._written_advances != self.ticks.advances:
             records.append((state.META_KEY, state.encode(self._task_record())))
         self._dirty_tiles, self._dirty_ever, self._dirty_task = {}, {}, False
+        self._written_advances = self.ticks.advances
         return records
 
     @classmethod
@@ -177,7 +172,8 @@ class ViewTask:
         by id where its tile is open, by time where it is sealed. ``dirty_state`` holds the whole state.
         """
         task = cls(view, source_partitions)
-        task._ticks = SourceTicks(dict.fromkeys(task._ticks.by_partition, until_us))
+        task.ticks = SourceTicks(dict.fromkeys(task.ticks.by_partition, until_us))
+        task.watermark_us = task.ticks.watermark_us
         task._bootstrap_us = until_us
         task._dirty_task = True
         for key, event_id, time_us, values in history:
@@ -194,7 +190,7 @@ class ViewTask:
             self._too_late += 1
             self._dirty_task = True
             return False
-        watermark_us = self._ticks.watermark_us
+        watermark_us = self.watermark_us
         if watermark_us is not None and time_us < watermark_us - self._lateness_us:
             if self._bootstrap_us is None or time_us > self._bootstrap_us:
                 raise ContractViolation(
@@ -221,7 +217,7 @@ class ViewTask:
         return True
 
     def _schedule(self, key: Key, k: int) -> None:
-        end_us, watermark_us = k * self._hop_us, self._ticks.watermark_us
+        end_us, watermark_us = k * self._hop_us, self.watermark_us
         for window_us in self._windows_us:
             if watermark_us is None or end_us + window_us > watermark_us:
                 self._expiries.put(end_us + window_us, key)
@@ -272,7 +268,7 @@ class ViewTask:
     def _task_record(self) -> state.TaskRecord:
         return state.TaskRecord(
             digest=self._digest,
-            ticks=self._ticks.by_partition,
+            ticks=self.ticks.by_partition,
             bootstrap_us=self._bootstrap_us,
             too_late=self._too_late,
             duplicates=self._duplicates,
@@ -280,13 +276,14 @@ class ViewTask:
         )
 
     def _load_task(self, record: state.TaskRecord) -> None:
-        if record.digest != self._digest or record.ticks.keys() != self._ticks.by_partition.keys():
+        if record.digest != self._digest or record.ticks.keys() != self.ticks.by_partition.keys():
             raise ContractViolation(
                 f"state of {self.view.qualified}: written for digest {record.digest} over source partitions "
-                f"{sorted(record.ticks)}, wanted {self._digest} over {list(self._ticks.by_partition)}. Give the view a new "
+                f"{sorted(record.ticks)}, wanted {self._digest} over {list(self.ticks.by_partition)}. Give the view a new "
                 f"version, or bootstrap it again."
             )
-        self._ticks = SourceTicks(record.ticks)
+        self.ticks = SourceTicks(record.ticks)
+        self.watermark_us = self.ticks.watermark_us
         self._bootstrap_us = record.bootstrap_us
         self._too_late, self._duplicates = record.too_late, record.duplicates
         self._before_bootstrap = record.before_bootstrap

@@ -5,11 +5,12 @@ revision is the offset of the record that caused it, plus one: it rises per key,
 partition, and 0 stays free for bootstrap and backfill.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import structlog
 
 from headway.features.definitions import FeatureView
+from headway.features.source_ticks import SourceTicks
 from headway.features.windows import Row, ViewTask
 from headway.features.wire import decode_input, encode_row, row_key
 from headway.ports import Message, Record
@@ -26,33 +27,36 @@ class AggregateHandler:
     def __init__(self, views: Sequence[FeatureView], restore: Restore) -> None:
         self._views = {view.qualified: view for view in views}
         self._restore = restore
-        self._tasks: dict[tuple[str, int], ViewTask] = {}
+        self._tasks: dict[int, dict[str, ViewTask]] = {}
+        self._ticks: dict[int, list[SourceTicks]] = {}
 
     def assigned(self, partitions: Sequence[int]) -> None:
         """Restore every view's task of each partition from ``state.<view>``, never from the changelog (S5)."""
         for partition in partitions:
-            for name, view in self._views.items():
-                records = [(m.key or b"", m.value) for m in self._restore(state_topic(name), partition)]
-                self._tasks[name, partition] = ViewTask.restore(view, range(PARTITIONS), records)
-                _LOG.debug("restored", view=name, partition=partition, records=len(records))
+            tasks = {name: self._restored(view, partition) for name, view in self._views.items()}
+            self._tasks[partition], self._ticks[partition] = tasks, _shared_ticks(tasks.values())
 
     def revoked(self, partitions: Sequence[int]) -> None:
         """Forget the tasks of the partitions."""
-        for key in [key for key in self._tasks if key[1] in partitions]:
-            del self._tasks[key]
+        for partition in partitions:
+            self._tasks.pop(partition, None)
+            self._ticks.pop(partition, None)
 
     def handle(self, batch: Sequence[Message]) -> list[Record]:
         """Return changelog rows and watermarks in order, then the state they leave behind."""
         outputs: list[Record] = []
         touched: dict[tuple[str, int], None] = {}
+        ticked: set[int] = set()
         for message in batch:
             if is_tick(message):
-                touched |= dict.fromkeys((name, message.partition) for name in self._views)
+                if message.partition not in ticked:
+                    ticked.add(message.partition)
+                    touched |= dict.fromkeys((name, message.partition) for name in self._views)
                 outputs.extend(self._tick(message))
             else:
                 item = decode_input(message.value or b"")
                 touched[item.view, message.partition] = None
-                rows = self._tasks[item.view, message.partition].on_event(
+                rows = self._tasks[message.partition][item.view].on_event(
                     item.key,
                     item.event_id,
                     item.time_us,
@@ -67,21 +71,41 @@ class AggregateHandler:
     def _tick(self, message: Message) -> list[Record]:
         source, tick_us = int(header(message, SOURCE_PARTITION_HEADER) or b""), tick_us_of(message)
         outputs: list[Record] = []
-        for name in self._views:
-            task = self._tasks[name, message.partition]
+        moved = [ticks.advance(source, tick_us) for ticks in self._ticks[message.partition]]
+        if not any(moved):
+            return outputs
+        for name, task in self._tasks[message.partition].items():
             before_us = task.watermark_us
             rows = task.on_tick(source, tick_us, revision=message.offset + 1)
-            if task.watermark_us is not None and task.watermark_us != before_us:
+            watermark_us = task.watermark_us
+            if watermark_us is not None and watermark_us != before_us:
                 outputs.extend(_row_record(row, message.partition) for row in rows)
-                outputs.append(watermark_record(features_topic(name), task.watermark_us, partition=message.partition))
+                outputs.append(watermark_record(features_topic(name), watermark_us, partition=message.partition))
         return outputs
+
+    def _restored(self, view: FeatureView, partition: int) -> ViewTask:
+        records = [(m.key or b"", m.value) for m in self._restore(state_topic(view.qualified), partition)]
+        task = ViewTask.restore(view, range(PARTITIONS), records)
+        _LOG.debug("restored", view=view.qualified, partition=partition, records=len(records))
+        return task
 
     def _state(self, touched: dict[tuple[str, int], None]) -> list[Record]:
         return [
             Record(topic=state_topic(name), key=key, value=value, partition=partition)
             for name, partition in touched
-            for key, value in self._tasks[name, partition].dirty_state()
+            for key, value in self._tasks[partition][name].dirty_state()
         ]
+
+
+def _shared_ticks(tasks: Iterable[ViewTask]) -> list[SourceTicks]:
+    """Have tasks that have heard the same share their ticks; return each that is left to be told of the next.
+
+    It is one, but for a view that was bootstrapped or is new: most ticks move no watermark, and then one call is all.
+    """
+    shared: dict[tuple[tuple[int, int | None], ...], SourceTicks] = {}
+    for task in tasks:
+        task.ticks = shared.setdefault(tuple(task.ticks.by_partition.items()), task.ticks)
+    return list(shared.values())
 
 
 def _row_record(row: Row, partition: int) -> Record:
