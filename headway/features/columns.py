@@ -5,7 +5,7 @@ of arrival.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -36,14 +36,18 @@ def fold(seen: Iterable[Stamped], *, summed: bool) -> Partial | None:
 
 
 class Column:
-    """Partials of one column by tile, ascending, as parallel lists: a window is a slice that ``sum`` eats at C speed."""
+    """Partials of one column by tile, ascending, as parallel lists.
+
+    ``counts`` and ``totals`` run on from tile to tile and have one number more, which stands before the first: what
+    tiles [low, high) hold is the difference of two, however wide the window. Exact, as only integers are summed (S9).
+    """
 
     __slots__ = ("counts", "highs", "ks", "lasts", "lows", "totals")
 
     def __init__(self) -> None:
         self.ks: list[int] = []
-        self.counts: list[int] = []
-        self.totals: list[int] = []
+        self.counts: list[int] = [0]
+        self.totals: list[int] = [0]
         self.lows: list[int | float] = []
         self.highs: list[int | float] = []
         self.lasts: list[Stamped] = []
@@ -56,8 +60,7 @@ class Column:
         if at is None:
             self._insert(k, 1, amount, value, value, stamped)
             return
-        self.counts[at] += 1
-        self.totals[at] += amount
+        self._raise_from(at, 1, amount)
         self.lows[at] = min(self.lows[at], value)
         self.highs[at] = max(self.highs[at], value)
         if stamped[:2] > self.lasts[at][:2]:
@@ -70,11 +73,19 @@ class Column:
     def _insert(self, k: int, count: int, total: int, low: float, high: float, last: Stamped) -> None:  # noqa: PLR0917 - parts of a tile, in the order of the lists
         at = bisect_left(self.ks, k)
         self.ks.insert(at, k)
-        self.counts.insert(at, count)
-        self.totals.insert(at, total)
+        self.counts.insert(at + 1, self.counts[at] + count)
+        self.totals.insert(at + 1, self.totals[at] + total)
         self.lows.insert(at, low)
         self.highs.insert(at, high)
         self.lasts.insert(at, last)
+        if at + 1 < len(self.ks):
+            self._raise_from(at + 1, count, total)
+
+    def _raise_from(self, at: int, count: int, total: int) -> None:
+        """Count more in tile ``at``, and so up to every later one; there are none, but for late events."""
+        for after in range(at + 1, len(self.counts)):
+            self.counts[after] += count
+            self.totals[after] += total
 
     def _find(self, k: int) -> int | None:
         ks = self.ks
@@ -89,36 +100,57 @@ class Column:
         at = self._find(k)
         if at is None:
             return None
-        return Partial(self.counts[at], self.totals[at], self.lows[at], self.highs[at], self.lasts[at])
+        count, total = self.counts[at + 1] - self.counts[at], self.totals[at + 1] - self.totals[at]
+        return Partial(count, total, self.lows[at], self.highs[at], self.lasts[at])
 
-    def drop(self, k: int) -> Stamped | None:
-        """Forget tile k; return the newest value it held."""
-        at = self._find(k)
-        if at is None:
+    def drop_oldest(self, k: int) -> Stamped | None:
+        """Forget tile k, before which there is none any more; return the newest value it held, if it held one."""
+        if not self.ks or self.ks[0] != k:
             return None
-        last = self.lasts[at]
-        for parts in self._lists():
-            del parts[at]
-        return last
+        del self.ks[0], self.counts[0], self.totals[0], self.lows[0], self.highs[0]
+        return self.lasts.pop(0)
 
-    def _lists(self) -> tuple[list, ...]:  # type: ignore[type-arg]  # parallel lists of different types
-        return (self.ks, self.counts, self.totals, self.lows, self.highs, self.lasts)
+    def count(self, low: int, high: int, tail: Partial | None) -> int:
+        """Return how many values there are."""
+        counts = self.counts
+        return counts[high] - counts[low] + (0 if tail is None else tail.count)
 
-    def read(self, function: Function, low: int, high: int, tail: Partial | None) -> Value:
-        """Return one aggregate over tiles [low, high) of the lists and the open end ``tail``."""
-        extra, extra_total = (0, 0) if tail is None else (tail.count, tail.total)
-        if function == "count":
-            return sum(self.counts[low:high]) + extra
-        if high <= low and tail is None:
-            return None
-        if function in ("sum", "mean"):
-            total = sum(self.totals[low:high]) + extra_total
-            # Floats before dividing: what the vectorised engine does, bit for bit (S9).
-            return total if function == "sum" else float(total) / (sum(self.counts[low:high]) + extra)
-        if function == "min":
-            return min(self.lows[low:high] if tail is None else [*self.lows[low:high], tail.low])
-        if function == "max":
-            return max(self.highs[low:high] if tail is None else [*self.highs[low:high], tail.high])
-        last = self.lasts[high - 1] if tail is None else tail.last
-        time_us, _, value = last
-        return time_us if function == "last_at" else value
+    def sum(self, low: int, high: int, tail: Partial | None) -> int:
+        """Return the sum of integers."""
+        totals = self.totals
+        return totals[high] - totals[low] + (0 if tail is None else tail.total)
+
+    def mean(self, low: int, high: int, tail: Partial | None) -> float:
+        """Return the mean of integers."""
+        # A float before dividing: what the vectorised engine does, bit for bit (S9).
+        return float(self.sum(low, high, tail)) / self.count(low, high, tail)
+
+    def min(self, low: int, high: int, tail: Partial | None) -> Value:
+        """Return the least value."""
+        return min(self.lows[low:high] if tail is None else [*self.lows[low:high], tail.low])
+
+    def max(self, low: int, high: int, tail: Partial | None) -> Value:
+        """Return the greatest value."""
+        return max(self.highs[low:high] if tail is None else [*self.highs[low:high], tail.high])
+
+    def last(self, low: int, high: int, tail: Partial | None) -> Value:  # noqa: ARG002  # read like the others
+        """Return the newest value."""
+        return self.lasts[high - 1][2] if tail is None else tail.last[2]
+
+    def last_at(self, low: int, high: int, tail: Partial | None) -> int:  # noqa: ARG002  # read like the others
+        """Return when the newest value was."""
+        return self.lasts[high - 1][0] if tail is None else tail.last[0]
+
+
+# How a function reads tiles [low, high) of a column and the open end ``tail``, which hold at least one value.
+Read = Callable[[Column, int, int, Partial | None], Value]
+READS: Mapping[Function, Read] = {
+    "count": Column.count,
+    "sum": Column.sum,
+    "mean": Column.mean,
+    "min": Column.min,
+    "max": Column.max,
+    "last": Column.last,
+    "last_at": Column.last_at,
+    "last_ever": Column.last,
+}

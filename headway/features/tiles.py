@@ -9,11 +9,12 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from headway.features.columns import Column, Partial, Stamped, Value, fold
-from headway.features.definitions import Aggregate, FeatureView, Function
+from headway.features.columns import READS, Column, Partial, Read, Stamped, Value, fold
+from headway.features.definitions import Aggregate, FeatureView
 
 Key = tuple[str, ...]
 Entry = tuple[int, str, tuple[Value, ...]]  # (time_us, event id, values in the order of Plan.fields)
+Window = tuple[int | None, tuple[tuple[str, Read], ...]]  # (tiles, None for last_ever; names and how each is read)
 
 
 def tile_of(instant_us: int, hop_us: int) -> int:
@@ -39,35 +40,41 @@ class Plan:
     Attributes:
         fields: the view's fields that aggregates read; column i + 1 of an entity holds fields[i], column 0 its events.
         summed: for each column, whether it holds integers that are added up.
-        windows: (column, window in tiles or None for last_ever, the aggregates that share both).
+        empty: the row of empty windows, all names in their order.
+        windows: (column, its windows).
+        ever: the columns of last_ever, each with its aggregate.
     """
 
     view: FeatureView
     hop_us: int
-    names: tuple[str, ...]
     fields: tuple[str, ...]
     summed: tuple[bool, ...]
-    windows: tuple[tuple[int, int | None, tuple[tuple[str, Function], ...]], ...]
+    empty: dict[str, Value]
+    windows: tuple[tuple[int, tuple[Window, ...]], ...]
     tiles_per_window: tuple[int, ...]
-    ever_columns: frozenset[int]
+    ever: tuple[tuple[int, str], ...]
 
     @classmethod
     def of(cls, view: FeatureView) -> "Plan":
         """Return the plan of a view."""
         fields = tuple(dict.fromkeys(a.field for a in view.aggregates if a.field is not None))
-        shared: dict[tuple[int, int | None], list[tuple[str, Function]]] = {}
+        shared: dict[int, dict[int | None, list[tuple[str, Read]]]] = {}
         for aggregate in view.aggregates:
             column = 0 if aggregate.field is None else fields.index(aggregate.field) + 1
-            shared.setdefault((column, _tiles(aggregate, view.hop_us)), []).append((aggregate.name, aggregate.function))
+            window = shared.setdefault(column, {}).setdefault(_tiles(aggregate, view.hop_us), [])
+            window.append((aggregate.name, READS[aggregate.function]))
         return cls(
             view=view,
             hop_us=view.hop_us,
-            names=tuple(view.columns),
             fields=fields,
             summed=(False, *(view.fields[field] == "int64" for field in fields)),
-            windows=tuple((column, window, tuple(names)) for (column, window), names in shared.items()),
+            empty=empty_values(view),
+            windows=tuple(
+                (column, tuple((window, tuple(reads)) for window, reads in windows.items()))
+                for column, windows in shared.items()
+            ),
             tiles_per_window=tuple(window_us // view.hop_us for window_us in view.windows_us),
-            ever_columns=frozenset(fields.index(str(a.field)) + 1 for a in view.aggregates if a.window is None),
+            ever=tuple((fields.index(str(a.field)) + 1, a.name) for a in view.aggregates if a.window is None),
         )
 
     def entry(self, time_us: int, event_id: str, values: Mapping[str, Value]) -> Entry:
@@ -137,11 +144,10 @@ class EntityTiles:
         self._ids.pop(k, None)
 
     def drop(self, k: int) -> bool:
-        """Forget a tile; return whether it left something that ``last_ever`` needs."""
-        self.seal(k)
-        lasts = [column.drop(k) for column in self._columns]
+        """Forget the oldest tile, a sealed one; return whether it left something that ``last_ever`` needs."""
+        lasts = [column.drop_oldest(k) for column in self._columns]
         left = False
-        for index in self._plan.ever_columns:
+        for index, _ in self._plan.ever:
             last, known = lasts[index], self.ever[index]
             if last is not None and (known is None or last[:2] > known[:2]):
                 self.ever[index] = last
@@ -171,26 +177,28 @@ class EntityTiles:
     def values_at(self, at_us: int) -> dict[str, Value]:
         """Return the row as of an instant whose own tile is still open."""
         floor = at_us // self._plan.hop_us
-        tails = self._tails(floor + 1, at_us)
-        whole = floor if tails is not None else floor + 1
-        values: dict[str, Value] = dict.fromkeys(self._plan.names)
-        for index, window, aggregates in self._plan.windows:
+        entries = self._open.get(floor + 1)
+        is_whole = entries is None or entries[-1][0] <= at_us
+        tails = None if entries is None or is_whole or entries[0][0] > at_us else self._tails(entries, at_us)
+        until = floor + 1 if is_whole else floor
+        values = self._plan.empty.copy()
+        for index, windows in self._plan.windows:
             column = self._columns[index]
-            high = bisect_right(column.ks, whole)
+            high = bisect_right(column.ks, until)
             tail = None if tails is None else tails[index]
-            low = 0 if window is None else bisect_right(column.ks, floor - window)
-            for name, function in aggregates:
-                values[name] = column.read(function, low, high, tail)
-            if window is None and high == 0 and tail is None:
-                ever = self.ever[index]
-                values.update((name, ever and ever[2]) for name, _ in aggregates)
+            for window, reads in windows:
+                low = 0 if window is None else bisect_right(column.ks, floor - window)
+                if low == high and tail is None:
+                    continue
+                for name, read in reads:
+                    values[name] = read(column, low, high, tail)
+        for index, name in self._plan.ever:
+            if values[name] is None and (ever := self.ever[index]) is not None:
+                values[name] = ever[2]
         return values
 
-    def _tails(self, k: int, at_us: int) -> list[Partial | None] | None:
-        """Return the partials of the entries of tile k that are not after the instant; None when that is all."""
-        entries = self._open.get(k)
-        if entries is None or entries[-1][0] <= at_us:
-            return None
+    def _tails(self, entries: list[Entry], at_us: int) -> list[Partial | None]:
+        """Return the partials of those entries of a tile that are not after the instant."""
         seen = entries[: bisect_right(entries, at_us, key=lambda entry: entry[0])]
         return [
             fold((s for entry in seen if (s := _stamped(entry, index)) is not None), summed=summed)

@@ -60,8 +60,8 @@ def is_too_late(time_us: int, *, tick_before_us: int | None, lateness_us: int) -
 class ViewTask:
     """The state of one view over the keys of one partition.
 
-    Cost: an event costs one row, O(live tiles of its key in the widest window) at C speed; a tick costs only what is
-    due. Memory: one record per live tile, and per entity when the view has ``last_ever``.
+    Cost: an event costs one row, of which only min and max look at every tile of their window, at C speed; a tick costs
+    only what is due. Memory: one record per live tile, and per entity when the view has ``last_ever``.
 
     Attributes:
         ticks: of every source partition the last; tasks that have equal ones may share them.
