@@ -71,8 +71,9 @@ def client_settings(bootstrap: str, security: Mapping[str, str] | None) -> dict[
 def hand_over(producer: Producer, record: Record, *, on_delivery: OnDelivery | None = None) -> None:
     """Give a record to a producer's queue; raises BufferError when that is full."""
     partition = -1 if record.partition is None else record.partition
+    headers: list[tuple[str, str | bytes | None]] | None = [*record.headers] or None
     # All by position, the alias of ``on_delivery`` and the time among them: matching names costs as much as the rest.
-    producer.produce(record.topic, record.value, record.key, partition, on_delivery, None, _NOW, list(record.headers))
+    producer.produce(record.topic, record.value, record.key, partition, on_delivery, None, _NOW, headers)
 
 
 def hand_over_patiently(producer: Producer, record: Record) -> None:

@@ -76,8 +76,7 @@ class Transactions:
         try:
             self._on_step("before_produce")
             producer.begin_transaction()
-            for record in outputs:
-                self._produce(producer, record)
+            self._hand_over(producer, outputs)
             self._on_step("after_produce")
             if sent:
                 producer.send_offsets_to_transaction(sent, membership, self._timeout_s)
@@ -107,12 +106,13 @@ class Transactions:
             self._producer.purge()
             self._producer = None
 
-    def _produce(self, producer: Producer, record: Record) -> None:
-        try:
-            hand_over_patiently(producer, record)
-        except KafkaException as error:
-            self._undelivered.append((error.args[0], name_record(record.topic, record.key)))
-            raise
+    def _hand_over(self, producer: Producer, outputs: Sequence[Record]) -> None:
+        for record in outputs:
+            try:
+                hand_over_patiently(producer, record)
+            except KafkaException as error:
+                self._undelivered.append((error.args[0], name_record(record.topic, record.key)))
+                raise
 
     def _note_undelivered(self, error: KafkaError | None, message: KafkaMessage) -> None:
         if error is not None:
