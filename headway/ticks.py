@@ -6,7 +6,7 @@ from headway.ports import Message, Record
 TICK_BEFORE_HEADER = "tick_before"
 SOURCE_PARTITION_HEADER = "source_partition"
 WATERMARK_TYPE = "headway.watermark"
-_TICK_TYPE = TICK_TYPE.encode()
+_TICK_TYPE, _WATERMARK_TYPE = TICK_TYPE.encode(), WATERMARK_TYPE.encode()
 # Microseconds until the year 33658; more digits are no instant.
 _TICK_DIGITS = 18
 
@@ -35,7 +35,7 @@ def is_tick(message: Message) -> bool:
 
 def is_watermark(message: Message) -> bool:
     """Whether the record of a changelog topic tells a watermark and is no row."""
-    return header(message, TYPE_HEADER) == WATERMARK_TYPE.encode()
+    return header(message, TYPE_HEADER) == _WATERMARK_TYPE
 
 
 def tick_us_of(message: Message) -> int:
@@ -45,7 +45,7 @@ def tick_us_of(message: Message) -> int:
 
 def tick_record(topic: str, tick_us: int, *, partition: int, source_partition: int | None = None) -> Record:
     """Return the tick for one partition; ``source_partition`` names the input partition it speaks for (S2, S3)."""
-    headers = [(TYPE_HEADER, TICK_TYPE.encode())]
+    headers = [(TYPE_HEADER, _TICK_TYPE)]
     if source_partition is not None:
         headers.append((SOURCE_PARTITION_HEADER, b"%d" % source_partition))
     return Record(topic=topic, key=None, value=b"%d" % tick_us, headers=tuple(headers), partition=partition)
@@ -53,7 +53,7 @@ def tick_record(topic: str, tick_us: int, *, partition: int, source_partition: i
 
 def watermark_record(topic: str, watermark_us: int, *, partition: int) -> Record:
     """Return the record that tells readers of a changelog partition how far it is complete."""
-    headers = ((TYPE_HEADER, WATERMARK_TYPE.encode()),)
+    headers = ((TYPE_HEADER, _WATERMARK_TYPE),)
     return Record(topic=topic, key=None, value=b"%d" % watermark_us, headers=headers, partition=partition)
 
 

@@ -23,7 +23,7 @@ Value = int | float | None
 _STRING = 2
 _INT64_TAG, _DOUBLE_TAG = 0x20, 0x29
 _SECONDS_TAG, _NANOS_TAG = 0x08, 0x10
-_DOUBLE = struct.Struct("<d")
+_DOUBLE, _TAGGED_DOUBLE = struct.Struct("<d"), struct.Struct("<Bd")
 _LENGTH_OF_STRING = struct.Struct("<II")
 
 
@@ -61,7 +61,7 @@ def encode_value(value: Value) -> bytes:
     if type(value) is int and -(2**63) <= value < 2**63:
         return bytes((_INT64_TAG,)) + _varint(value & (2**64 - 1))
     if isinstance(value, float):
-        return struct.pack("<Bd", _DOUBLE_TAG, value)
+        return _TAGGED_DOUBLE.pack(_DOUBLE_TAG, value)
     raise ContractViolation(f"online store: a feature value is {value!r}; wanted int within 64 bits, float or None")
 
 
@@ -77,6 +77,7 @@ def decode_value(data: bytes | None) -> Value:
     raise ContractViolation(f"online store: a value starts with tag {data[0]:#x}; wanted int64 or double")
 
 
+@lru_cache(maxsize=4096)  # windows of many entities end at one instant
 def encode_timestamp(event_timestamp_us: int) -> bytes:
     """Microseconds UTC as a serialised ``google.protobuf.Timestamp``."""
     seconds, micros = divmod(event_timestamp_us, 1_000_000)

@@ -245,15 +245,16 @@ def _version(row: OnlineRow) -> tuple[int, int]:
     return row.event_timestamp_us, row.revision
 
 
-def _guard_arguments(row: OnlineRow) -> Iterator[bytes | str]:
+def _guard_arguments(row: OnlineRow) -> list[bytes | str]:
     """The script's arguments: guard field, version, then Feast's fields and values in pairs."""
     if not (0 <= row.event_timestamp_us < LARGEST_EXACT and 0 <= row.revision < LARGEST_EXACT):
         raise ContractViolation(f"{row.view} {dict(row.keys)}: version {_version(row)} is outside 0..2^53")
     *fields, timestamp_field = hash_fields(row.view, tuple(row.values))
-    yield from (guard_field(row.view), str(row.event_timestamp_us), str(row.revision))
-    yield from (timestamp_field, encode_timestamp(row.event_timestamp_us))
+    arguments: list[bytes | str] = [guard_field(row.view), str(row.event_timestamp_us), str(row.revision)]
+    arguments += (timestamp_field, encode_timestamp(row.event_timestamp_us))
     for field, value in zip(fields, row.values.values(), strict=True):
-        yield from (field, encode_value(value))
+        arguments += (field, encode_value(value))
+    return arguments
 
 
 @contextmanager
