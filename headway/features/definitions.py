@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from headway.clock import DAY_US, HOUR_US, MINUTE_US, duration_us
 from headway.errors import ContractViolation
+from headway.features.named import NamedView
 from headway.features.wellformed import check_aggregate, check_view
 
 Function = Literal["count", "sum", "mean", "min", "max", "last", "last_at", "last_ever"]
@@ -51,7 +52,7 @@ class Aggregate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureView:
+class FeatureView(NamedView):
     """Trailing-window features of one entity, fed by one event type.
 
     Attributes:
@@ -65,8 +66,6 @@ class FeatureView:
         owner: who answers for it; ``description`` says what it means. Both are in the catalogue.
     """
 
-    name: str
-    version: int
     keys: tuple[str, ...]
     source: str
     fields: Mapping[str, Dtype]
@@ -79,16 +78,6 @@ class FeatureView:
 
     def __post_init__(self) -> None:
         check_view(self, dtypes=get_args(Dtype))
-
-    @property
-    def qualified(self) -> str:
-        """Name with version as topics and tables carry it, e.g. ``origin_delay.v1`` (S20)."""
-        return f"{self.name}.v{self.version}"
-
-    @property
-    def online_name(self) -> str:
-        """Name with version where a dot is not allowed, as in Feast and the online store, e.g. ``origin_delay_v1``."""
-        return f"{self.name}_v{self.version}"
 
     @property
     def hop_us(self) -> int:

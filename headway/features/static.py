@@ -12,6 +12,7 @@ from json import dumps
 from typing import get_args
 
 from headway.features.definitions import Dtype
+from headway.features.named import NamedView
 from headway.features.wellformed import (
     RESERVED,
     check_dtypes,
@@ -26,7 +27,7 @@ from headway.meanings import Meaning
 
 
 @dataclass(frozen=True, kw_only=True)
-class StaticView:
+class StaticView(NamedView):
     """Attributes of one entity, from the warehouse.
 
     Attributes:
@@ -37,8 +38,6 @@ class StaticView:
         max_lag: how old the newest load may be; beyond it values are stale (S10).
     """
 
-    name: str
-    version: int
     keys: tuple[str, ...]
     columns: Mapping[str, Dtype]
     meanings: Mapping[str, Meaning]
@@ -64,16 +63,6 @@ class StaticView:
             )
         check_minutes(where, "max_lag", self.max_lag)
         check_told(where, {"owner": self.owner, "description": self.description})
-
-    @property
-    def qualified(self) -> str:
-        """Name with version as tables carry it, e.g. ``aircraft.v1`` (S20)."""
-        return f"{self.name}.v{self.version}"
-
-    @property
-    def online_name(self) -> str:
-        """Name with version in Feast and the online store, e.g. ``aircraft_v1``."""
-        return f"{self.name}_v{self.version}"
 
     @property
     def digest(self) -> str:

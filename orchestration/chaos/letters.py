@@ -208,7 +208,7 @@ def _settle(settings: Settings, trial: Trial) -> None:
     with open_stores(bootstrap=settings.kafka_bootstrap, lake=settings.lake, search_url=settings.search_url) as stores:
         if stores.search is None:
             raise TransientFailure(f"{settings.search_url}: no search node answers, so not every sink can be read")
-        books_at_rest(stores, within_s=_PATIENCE_S, say=trial.say)
+        books_at_rest(stores, say=trial.say)
 
 
 def _report(

@@ -48,7 +48,6 @@ def repair_and_replay(
     stores: Stores,
     repairs: Mapping[tuple[int, int], bytes],
     *,
-    settle_s: float,
     say: Callable[[str], None],
 ) -> Replayed:
     """Repair the letters of these raw places, replay what is repaired, and replay it all once more."""
@@ -66,10 +65,10 @@ def repair_and_replay(
         say("fixing, then replaying twice")
         fixed = desk.fix(Selection(), repair, signature, progress=lambda _: None)
         first = desk.replay(Selection(state="fixed"), signature, watermark_us=None, progress=lambda _: None)
-        after_first = books_at_rest(stores, within_s=settle_s, say=say)
+        after_first = books_at_rest(stores, say=say)
         again = Selection(state="replayed")
         second = desk.replay(again, signature, watermark_us=None, progress=lambda _: None)
-        after_second = books_at_rest(stores, within_s=settle_s, say=say)
+        after_second = books_at_rest(stores, say=say)
     finally:
         writer.close()
     return Replayed(

@@ -17,15 +17,17 @@ from streaming.accounts import Stores, digest_of, frame_of, read_books
 # than a job waits after failures in a row (30 s, twice) with a request between that took its whole timeout (30 s).
 _UNMOVED_S = 120.0
 _EVERY_S = 1.0
+# A loader may be minutes behind a broken stack of two cores, and goes on.
+_PATIENCE_S = 600.0
 
 
-def books_at_rest(stores: Stores, *, within_s: float, say: Callable[[str], None]) -> Books:
+def books_at_rest(stores: Stores, *, say: Callable[[str], None]) -> Books:
     """Return the books once they balance, or once nothing has moved for two minutes.
 
     Raises:
         TransientFailure: they cannot be read, or still move when time is up: that is slow, and says nothing of loss.
     """
-    deadline_s = monotonic_s() + within_s
+    deadline_s = monotonic_s() + _PATIENCE_S
     moved_s, before = monotonic_s(), None
     while True:
         begun_s = monotonic_s()
@@ -46,7 +48,7 @@ def books_at_rest(stores: Stores, *, within_s: float, say: Callable[[str], None]
                 return books
         if monotonic_s() > deadline_s:
             how = "could not be read" if books is None else f"moved {monotonic_s() - moved_s:.0f} s ago, {now}"
-            raise TransientFailure(f"the plane is not at rest within {within_s:.0f} s: its books {how}")
+            raise TransientFailure(f"the plane is not at rest within {_PATIENCE_S:.0f} s: its books {how}")
         # Reading a quarter of a million records takes a core for seconds, and the plane has to catch up on two.
         time.sleep(max(_EVERY_S, 3 * (monotonic_s() - begun_s)))
 

@@ -57,7 +57,6 @@ class Plan:
     timed: bool
     least_acked: int
     least_singles: int
-    settle_s: float
 
 
 SHORT = Plan(
@@ -69,7 +68,6 @@ SHORT = Plan(
     timed=False,
     least_acked=25_000,
     least_singles=2_000,
-    settle_s=300,
 )
 FULL = Plan(
     schedule=Schedule(batches_per_s=22, batch_size=20, singles_per_s=60),
@@ -80,7 +78,6 @@ FULL = Plan(
     timed=True,
     least_acked=200_000,
     least_singles=20_000,
-    settle_s=600,
 )
 _LEAST_RATE = 0.70
 _MOST_TO_NEXT_ACK_S = 15.0
@@ -111,7 +108,7 @@ def run(trial: Trial) -> Report:
             running.injector.inject(kills, begun_s=running.begun_s)
             running.wait_until(plan.calm_s + plan.faults_s)
             running.go_on_until(plan.least_acked)
-        judged = judge(running, settle_s=plan.settle_s)
+        judged = judge(running)
         features = differing_features(
             settings, DOMAIN, Lake(Path(settings.lake)), as_of_us=running.end_us, within_s=_WATERMARK_WITHIN_S
         )

@@ -45,7 +45,6 @@ class Plan:
     longer_s: float
     changes: int
     least_acked: int
-    settle_s: float
     timed: bool
 
 
@@ -55,7 +54,6 @@ SHORT = Plan(
     longer_s=60,
     changes=8,
     least_acked=5_000,
-    settle_s=300,
     timed=False,
 )
 FULL = Plan(
@@ -64,7 +62,6 @@ FULL = Plan(
     longer_s=60,
     changes=60,
     least_acked=60_000,
-    settle_s=600,
     timed=True,
 )
 
@@ -142,7 +139,7 @@ def _under(protocol: str, plan: Plan, trial: Trial) -> _Storm:
             for thread in threads:
                 thread.join()
             running.go_on_until(plan.least_acked)
-        judged = judge(running, settle_s=plan.settle_s)
+        judged = judge(running)
         raw, enriched = read_stamps(KafkaReader(bootstrap=settings.kafka_bootstrap))
     return _Storm(
         running=running, judged=judged, waits_s=longest_wait_s(raw, enriched), seconds=monotonic_s() - begun_s

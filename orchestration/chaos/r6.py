@@ -60,7 +60,6 @@ class Plan:
     each: int
     least_kinds: int
     least_good: int
-    settle_s: float
     timed: bool
 
 
@@ -71,7 +70,6 @@ SHORT = Plan(
     each=20,
     least_kinds=35,
     least_good=5_000,
-    settle_s=300,
     timed=False,
 )
 FULL = Plan(
@@ -81,7 +79,6 @@ FULL = Plan(
     each=500,
     least_kinds=35,
     least_good=60_000,
-    settle_s=600,
     timed=True,
 )
 
@@ -125,7 +122,7 @@ def run(trial: Trial) -> Report:
                     stuck = not _write_deadly(running, poisoner, stores.log)
             running.go_on_until(plan.least_good)
         # Behind a record that nobody gives up there is no rest to wait for, and no replay to try.
-        judged = judge(running, settle_s=None if stuck else plan.settle_s, leave_out=poisoner.frame())
+        judged = judge(running, at_rest=not stuck, leave_out=poisoner.frame())
         raw, enriched = read_stamps(stores.log)
         early = pl.col("at_ms") < deadly_from_ms
         course = _Course(
@@ -137,7 +134,7 @@ def run(trial: Trial) -> Report:
         letters = read_poison_letters(stores.log)
         replayed = None
         if not stuck:
-            replayed = repair_and_replay(settings, stores, poisoner.repairs, settle_s=plan.settle_s, say=trial.say)
+            replayed = repair_and_replay(settings, stores, poisoner.repairs, say=trial.say)
     violations = {
         **judged.verdict.named(),
         **judge_letters(poisoner.frame(), letters, judged.everything),

@@ -55,7 +55,6 @@ class Plan:
     chance: float
     least_kills: int
     least_raw: int
-    settle_s: float
     timed: bool
 
 
@@ -67,7 +66,6 @@ SHORT = Plan(
     chance=0.01,
     least_kills=5,
     least_raw=12_000,
-    settle_s=300,
     timed=False,
 )
 FULL = Plan(
@@ -78,7 +76,6 @@ FULL = Plan(
     chance=0.002,
     least_kills=15,
     least_raw=150_000,
-    settle_s=600,
     timed=True,
 )
 _MOST_TO_RESUME_S = 12.0
@@ -105,7 +102,7 @@ def run(trial: Trial) -> Report:
             running.injector.inject(sorted([*kills, *bounces], key=lambda each: each.at_s), begun_s=running.begun_s)
             running.wait_until(plan.faults_s)
             running.go_on_until(plan.least_raw, and_also=lambda: _is_enough(running.injector.faults, plan))
-        judged = judge(running, settle_s=plan.settle_s)
+        judged = judge(running)
         _, enriched = read_stamps(KafkaReader(bootstrap=settings.kafka_bootstrap))
         resumed = seconds_to_resume(enriched, [fault.at_ms for fault in running.injector.faults if fault.kind == _JOB])
     return _report(plan, running, judged, resumed)

@@ -95,15 +95,15 @@ def load_on(settings: Settings, trial: Trial, sends: Sequence[Send], schedule: S
         publisher.close()
 
 
-def judge(running: Running, *, settle_s: float | None, leave_out: pl.DataFrame | None = None) -> Judged:
-    """Wait until the plane is at rest, then reconcile it with the journal; None judges it as it stands.
+def judge(running: Running, *, at_rest: bool = True, leave_out: pl.DataFrame | None = None) -> Judged:
+    """Wait until the plane is at rest, or take it as it stands, and reconcile it with the journal.
 
     ``leave_out`` holds ``raw_partition`` and ``raw_offset`` of records that others wrote.
     """
     settings, say = running.settings, running.trial.say
-    say("settling" if settle_s is not None else "judging without rest")
+    say("settling" if at_rest else "judging without rest")
     with open_stores(bootstrap=settings.kafka_bootstrap, lake=settings.lake, search_url=settings.search_url) as stores:
-        books = read_books(stores) if settle_s is None else books_at_rest(stores, within_s=settle_s, say=say)
+        books = books_at_rest(stores, say=say) if at_rest else read_books(stores)
         raw_letters = read_raw_letters(stores.log)
     journal = read_journal(running.journal.path)
     own = books if leave_out is None else _without(books, leave_out.select("raw_partition", "raw_offset"))

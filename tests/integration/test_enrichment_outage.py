@@ -87,7 +87,7 @@ def outage(mutant: str | None) -> Outage:
             acked = running.driver.acked
             assert wait(lambda: readiness(LOOPBACK, port)["ready"], within_s=PATIENCE_S)
             assert wait(lambda: running.driver.acked > acked + 1_000, within_s=PATIENCE_S)
-        judged = judge(running, settle_s=120)
+        judged = judge(running)
         recovered, letters = readiness(LOOPBACK, port), letters_by_reason(settings)
     trial.say(
         f"{judged.verdict.acked:,} acknowledged; letters {dict(letters)}; broken: {judged.verdict.named() or 'nothing'}"

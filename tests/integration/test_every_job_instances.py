@@ -148,7 +148,7 @@ def drive(jobs: Sequence[Job], *, mutant: str | None, parts: Sequence[str]) -> t
             for job in jobs:
                 take_turn(settings, job, print)
             assert running.drive.sending, "the load ended before the jobs had their turns; raise LONGEST_S"
-        verdict = judge(running, settle_s=240).verdict
+        verdict = judge(running).verdict
         lake = Lake(Path(settings.lake))
         features = differing_features(settings, DOMAIN, lake, as_of_us=running.end_us, within_s=PATIENCE_S)
     trial.say(

@@ -54,7 +54,7 @@ def test_deleted_documents_and_a_deleted_lake_file_are_named_event_by_event(
     with own_stack((*EVENT_PLANE, "search"), mutant=None, environment={}, say=print) as settings:
         with load_on(settings, trial, sends, SCHEDULE) as running:
             running.drive.finish()
-        before = judge(running, settle_s=120).verdict
+        before = judge(running).verdict
         documents = delete_documents(settings, 3)
         file, rows = delete_lake_file(settings)
         for name, value in settings.environment().items():
