@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
@@ -44,8 +44,9 @@ def staging(lake: Lake) -> Iterator[Path]:
     folder = lake.root / _STAGING
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.iterdir():
-        if time.time() - left.stat().st_mtime > _STAGED_S:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another's, which has just gone with its block
+            if time.time() - left.stat().st_mtime > _STAGED_S:
+                shutil.rmtree(left, ignore_errors=True)
     mine = Path(tempfile.mkdtemp(dir=folder))
     try:
         yield mine

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,19 @@ def test_a_stream_and_a_writer_of_another_month_go_on_meanwhile(lake: Lake) -> N
         replace_rows(lake, "numbers", meanwhile(folder), going=OURS, months=["2013-07"])
 
     assert kept(lake) == [-5, 7, 8]
+
+
+def test_stagings_that_come_and_go_at_once_leave_each_other_alone(lake: Lake) -> None:
+    """One looks for what was left behind while another takes its own away."""
+
+    def come_and_go(_: int) -> None:
+        with staging(lake) as folder:
+            (folder / "file").touch()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(come_and_go, range(400)))
+
+    assert not list((lake.root / ".staging").iterdir())
 
 
 def test_a_staging_folder_goes_with_its_block_and_what_was_left_a_day_later(lake: Lake, tmp_path: Path) -> None:
