@@ -117,7 +117,7 @@ def _send(settings: Settings, sent: Disorder, injector: Injector, plan: Plan, tr
     zombie = Planned(at_s=plan.faults_s / 2, kind=_WRITER, what="stop", hold_s=_ZOMBIE_S)
     faults = sorted([*kills, zombie], key=lambda each: each.at_s)
     disturbing = threading.Thread(
-        target=injector.inject, args=(faults,), kwargs={"begun_s": monotonic_s()}, name="disturb"
+        target=injector.inject, args=(faults,), kwargs={"begun_s": monotonic_s()}, name="disturb", daemon=True
     )
     disturbing.start()
     pace_s = plan.faults_s / max(1, len(sent.items) // _CHUNK)

@@ -115,7 +115,9 @@ def _replay(
 
         # Each stage by its own progress: when the store has an instant, stage 1 may be done with it long since.
         first, second = (
-            threading.Thread(target=_disturb, args=(settings, trial, chosen, injector, reached), name="disturb")
+            threading.Thread(
+                target=_disturb, args=(settings, trial, chosen, injector, reached), name="disturb", daemon=True
+            )
             for chosen, reached in (
                 ([change for change in changes if change.kill == STAGE_1], fed),
                 ([change for change in changes if change.kill != STAGE_1], online),
