@@ -20,6 +20,7 @@ from assets.shown import figures, owners, picture
 from assets.tracking import end_tracking
 from assets.training import newest_dataset, read_dataset
 from headway.candidate import gather_evidence, judged, make_candidate
+from headway.commit import COMMIT_TAG, code_commit
 from headway.gates import Verdict, judge
 from headway.manifest import MANIFEST_FILE, MODEL_FILE, Manifest, encode_manifest
 from headway.predictor import Predictor, open_predictor
@@ -91,7 +92,7 @@ def candidate_asset(product: Product) -> dg.AssetsDefinition:
         run_id = str(event.asset_materialization.metadata[_RUN_ID].value)
         model, manifest = registry.kept(run_id, folder=_FOLDER)
         opened = registry.open()
-        tags = {"headway.verdict": "passed", "dagster.run_id": context.run.run_id}
+        tags = {"headway.verdict": "passed", "dagster.run_id": context.run.run_id, **_commit()}
         version = opened.register(model, manifest, metrics={}, params={}, tags=tags, run=run_id)
         opened.set_alias(product.name, CANDIDATE, version.version)
         return dg.MaterializeResult(
@@ -176,10 +177,15 @@ def record(tracking: Tracking, product: Product, made: Judged, *, dataset: str) 
     return str(tracking.active_run().info.run_id)  # type: ignore[attr-defined]  # MLflow's Run
 
 
+def _commit() -> dict[str, str]:
+    return {COMMIT_TAG: code_commit() or "unknown"}
+
+
 def _tags(product: Product, manifest: Manifest, verdict: Verdict) -> dict[str, str]:
     tables = {f"headway.table.{name}": str(version) for name, version in manifest.training.tables.items()}
     views = {f"headway.view.{name}": digest for name, digest in manifest.views.items()}
     return {
+        **_commit(),
         "headway.product": product.name,
         "headway.verdict": "passed" if verdict.passed else "refused",
         "headway.reason": verdict.reason[:5000],  # MLflow's limit of a tag

@@ -1,6 +1,5 @@
 """What a benchmark hands back: its comparisons, with where, when and from which commit they were taken."""
 
-import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ from benchmarks.frame import Comparison
 from benchmarks.machine import facts
 from headway.clock import SystemClock
 from headway.commands import Outcome
-from headway.settings import project_root
+from headway.commit import code_commit
 
 
 def outcome(name: str, comparisons: Sequence[Comparison]) -> Outcome:
@@ -20,7 +19,5 @@ def outcome(name: str, comparisons: Sequence[Comparison]) -> Outcome:
 
 
 def _run() -> dict[str, Any]:
-    git = ["git", "-C", str(project_root()), "describe", "--always", "--dirty", "--abbrev=12"]
-    said = subprocess.run(git, capture_output=True, text=True, check=False)
-    commit = said.stdout.strip() if said.returncode == 0 else "unknown"
-    return {"at": SystemClock().now().isoformat(timespec="seconds"), "commit": commit, **facts()}
+    at = SystemClock().now().isoformat(timespec="seconds")
+    return {"at": at, "commit": code_commit() or "unknown", **facts()}

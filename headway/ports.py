@@ -207,6 +207,16 @@ class LogReader(Protocol):
             PermanentFailure: there is no such topic or partition.
         """
 
+    def read_after(self, topic: str, partition: int, offset: int) -> Iterator[Message]:
+        """Every committed message of one partition beyond an offset, up to the end as it is when the call is made.
+
+        -1 is before the first. What retention has deleted meanwhile is left out.
+
+        Raises:
+            TransientFailure: the end was not reached in time.
+            PermanentFailure: there is no such topic or partition.
+        """
+
     def read_compacted(self, topic: str, partition: int) -> list[Message]:
         """The newest message of every key that is not deleted, in offset order, whether or not compaction has run."""
 

@@ -22,7 +22,8 @@ from headway.topics import predictions_topic
 from headway.vector import Number, ViewValues
 
 PREDICTION_TYPE = "headway.prediction"
-Source = Literal["request", "batch"]
+# Which of the paths answered; ``request`` is REST.
+Source = Literal["request", "grpc", "stream", "batch", "spark"]
 
 
 class ModelId(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +44,8 @@ class ServedView(msgspec.Struct, frozen=True, kw_only=True):
         values: as read; None when the view was unavailable and its declared defaults were used (S10).
         row_time_us: instant of the row read; None when the entity has none.
         watermark_us: of the view, read before the row; None when unknown.
+        revision: of the row read, by which its cause is found (S4); None without a row, and in records from before it
+            was logged.
     """
 
     view: str
@@ -51,10 +54,14 @@ class ServedView(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[Number, ...] | None
     row_time_us: int | None
     watermark_us: int | None
+    revision: int | None = None
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer. ``request`` is the request's JSON object with its defaults filled in; ``stale`` names views (S7)."""
+    """One answer. ``request`` is the request's JSON object with its defaults filled in; ``stale`` names views (S7).
+
+    ``commit`` is of the code that answered; None in records from before it was logged, and where nobody can say.
+    """
 
     receipt: str
     product: str
@@ -69,6 +76,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     stale: tuple[str, ...]
     source: Source
     planted: str | None = None
+    commit: str | None = None
 
     @property
     def view_values(self) -> ViewValues:
@@ -100,7 +108,9 @@ _COLUMNS: Mapping[str, pl.DataType] = {
     "topic": pl.String(),
     "partition": pl.Int64(),
     "offset": pl.Int64(),
+    "commit": pl.String(),
 }
+_OPTIONAL = ("planted", "topic", "partition", "offset", "commit")
 
 
 def encode_prediction(prediction: Prediction) -> bytes:
@@ -132,7 +142,7 @@ def prediction_record(prediction: Prediction) -> Record:
 
 def predictions_table(product: str) -> LakeTable:
     """Return the lake's table of a product's predictions, partitioned by the month (UTC) of their as-of."""
-    required = tuple(name for name in _COLUMNS if name not in ("planted", "topic", "partition", "offset"))
+    required = tuple(name for name in _COLUMNS if name not in _OPTIONAL)
     return LakeTable(
         name=predictions_topic(product), columns=dict(_COLUMNS), partition_by=("month",), required=required
     )
@@ -168,6 +178,7 @@ def predictions_in(rows: pl.DataFrame) -> list[Prediction]:
             stale=tuple(filter(None, row["stale"].split(","))),
             source=row["source"],
             planted=row["planted"],
+            commit=row.get("commit"),  # a table that no loader has opened since lacks the column
         )
         for row in rows.with_columns(pl.col("as_of", "requested_at").dt.timestamp("us")).iter_rows(named=True)
     ]
@@ -224,6 +235,7 @@ def _rows(logged: Iterable[tuple[Prediction, tuple[str | None, int | None, int |
                 _ENCODER.encode(prediction.views).decode(),
                 as_of.strftime("%Y-%m"),
                 *place,
+                prediction.commit,
             )
         )
     return pl.DataFrame(rows, schema=dict(_COLUMNS), orient="row")

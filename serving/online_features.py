@@ -100,6 +100,7 @@ class OnlineFeatures:
                     values=self._product.empty_rows[name] if found is None else found.values,
                     row_time_us=row_us,
                     watermark_us=None if found is None else state.watermark_us,
+                    revision=None if found is None else found.revision,
                 )
             )
         known = [watermark_us for watermark_us in watermarks if watermark_us is not None]

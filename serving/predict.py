@@ -17,6 +17,7 @@ from uuid_utils import uuid7
 
 from headway.adapters.haproxy import RECEIPT_HEADER
 from headway.clock import Clock, SystemClock, format_us, monotonic_s, to_us
+from headway.commit import code_commit
 from headway.contracts import Reference
 from headway.errors import HeadwayError, InputRejected, TransientFailure
 from headway.features.online import FeatureReader
@@ -57,7 +58,7 @@ _LOG = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What the API needs; put together by ``build``, or by a test from memory."""
+    """What the API needs; put together by ``build``, or by a test from memory. ``commit`` is of this code, if known."""
 
     product: Product
     version: int
@@ -66,6 +67,7 @@ class Parts:
     reader: FeatureReader
     publisher: Publisher
     clock: Clock
+    commit: str | None = None
 
 
 class PredictionApi:
@@ -165,6 +167,7 @@ class PredictionApi:
             degraded=read.degraded,
             stale=read.stale,
             source="request",
+            commit=parts.commit,
         )
         return prediction, read
 
@@ -238,6 +241,7 @@ def build(*, product: str, version: str, folder: str, online_store: str, feast_p
             reader=OnlineReader(f"redis://{online_store}", feast_project),
             publisher=KafkaPublisher(bootstrap=kafka, linger_ms=_LOG_LINGER_MS, delivery_timeout_s=_FLUSH_TIMEOUT_S),
             clock=SystemClock(),
+            commit=code_commit(),
         )
     )
     return api.served()

@@ -34,6 +34,8 @@ class KafkaReader:
             "group.id": "headway.reader",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
+            # A start that retention has deleted meanwhile becomes the first that is left; "latest" would skip all of it.
+            "auto.offset.reset": "earliest",
             # How long the broker waits before it says "nothing more", which is how a read ends.
             "fetch.wait.max.ms": 20,
         }
@@ -44,12 +46,15 @@ class KafkaReader:
 
     def read(self, topic: str, *, partitions: Collection[int] | None = None) -> Iterator[Message]:
         """See `headway.ports.LogReader.read`. ``timeout_s`` bounds each wait for more, not the whole read."""
-        asking = Consumer(self._ends_settings, logger=logger)
-        try:
-            ends = self._ends(asking, topic, partitions)
-        finally:
-            asking.close()
-        return self._read_to(topic, ends)
+        ends = self._asked_ends(topic, partitions)
+        return self._read_to(topic, ends, dict.fromkeys(ends, OFFSET_BEGINNING))
+
+    def read_after(self, topic: str, partition: int, offset: int) -> Iterator[Message]:
+        """See `headway.ports.LogReader.read_after`."""
+        found = self._asked_ends(topic, [partition])
+        # A start beyond the end would be reset to the beginning: a log that was made anew has lower offsets.
+        ends = {where: end for where, end in found.items() if end > offset + 1}
+        return self._read_to(topic, ends, dict.fromkeys(ends, offset + 1))
 
     def read_compacted(self, topic: str, partition: int) -> list[Message]:
         """See `headway.ports.LogReader.read_compacted`."""
@@ -57,6 +62,13 @@ class KafkaReader:
 
     def close(self) -> None:
         """Return: each read closes its own connection."""
+
+    def _asked_ends(self, topic: str, partitions: Collection[int] | None) -> dict[TopicPartition, int]:
+        asking = Consumer(self._ends_settings, logger=logger)
+        try:
+            return self._ends(asking, topic, partitions)
+        finally:
+            asking.close()
 
     def _ends(self, consumer: Consumer, topic: str, partitions: Collection[int] | None) -> dict[TopicPartition, int]:
         """High watermarks, which count open transactions too: an instance that takes over must see how they ended."""
@@ -88,7 +100,9 @@ class KafkaReader:
                 ends[TopicPartition(topic, number)] = high
         return ends
 
-    def _read_to(self, topic: str, ends: Mapping[TopicPartition, int]) -> Iterator[Message]:
+    def _read_to(
+        self, topic: str, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int]
+    ) -> Iterator[Message]:
         if not ends:
             return
         open_ends = dict(ends)
@@ -96,7 +110,7 @@ class KafkaReader:
         try:
             # Assigned before it knows who leads, the client looks for the beginning again half a second later.
             consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S)
-            consumer.assign([KafkaTopicPartition(*where, OFFSET_BEGINNING) for where in open_ends])
+            consumer.assign([KafkaTopicPartition(*where, starts[where]) for where in open_ends])
             waited_from = time.monotonic()
             while open_ends:
                 batch = consumer.consume(2000, 0.02)

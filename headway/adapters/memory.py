@@ -397,6 +397,10 @@ class MemoryReader:
         found = [list(self._broker.messages(TopicPartition(topic, number))) for number in numbers]
         return (message for messages in found for message in messages)
 
+    def read_after(self, topic: str, partition: int, offset: int) -> Iterator[Message]:
+        """See `headway.ports.LogReader.read_after`."""
+        return iter(list(self._broker.messages(TopicPartition(topic, partition), start=offset + 1)))
+
     def read_compacted(self, topic: str, partition: int) -> list[Message]:
         """See `headway.ports.LogReader.read_compacted`."""
         return newest_by_key(self.read(topic, partitions=[partition]))

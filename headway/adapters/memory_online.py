@@ -101,7 +101,8 @@ class MemoryOnlineStore:
         row = self._rows.get((view.view, entity_key(self._project, entity)))
         if row is None:
             return StoredRow((None,) * len(view.features), None)
-        return StoredRow(tuple(row.values.get(feature) for feature in view.features), row.event_timestamp_us)
+        values = tuple(row.values.get(feature) for feature in view.features)
+        return StoredRow(values, row.event_timestamp_us, row.revision)
 
 
 def _version(row: OnlineRow) -> tuple[int, int]:

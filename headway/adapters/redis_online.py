@@ -28,7 +28,7 @@ from headway.adapters.feast_layout import (
     entity_key,
     hash_fields,
 )
-from headway.adapters.redis_marks import WATERMARK, watermark_key
+from headway.adapters.redis_marks import WATERMARK, guard_field, watermark_key
 from headway.adapters.redis_multiplex import MultiplexedRedis
 from headway.adapters.redis_plan import ReadPlan
 from headway.errors import ContractViolation, PermanentFailure, TransientFailure
@@ -228,11 +228,6 @@ class OnlineReader:
     async def close(self) -> None:
         """Release the connections."""
         await self._redis.close()
-
-
-def guard_field(view: str) -> str:
-    """The field of an entity's hash that holds the version of the view's row."""
-    return f"_hw:{view}"
 
 
 @lru_cache

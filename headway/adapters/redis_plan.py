@@ -2,7 +2,8 @@
 
 Views that share an entity are one HMGET of all their fields, since Feast keeps them in one hash; entities that several
 rows name are asked for once. Watermarks and marks are asked for before rows, so that everything at or before a returned
-watermark is in them. Pure: bytes out, replies in.
+watermark is in them. A row's instant is read from the guard's field, which the writer sets together with Feast's own and
+which has the revision too. Pure: bytes out, replies in.
 
 What bites: replies belong to commands by position alone, so `commands` and `rows` must see the same rows.
 """
@@ -13,14 +14,14 @@ from typing import Any
 
 import hiredis
 
-from headway.adapters.feast_layout import EntityKeys, decode_timestamp, decode_value, hash_fields
-from headway.adapters.redis_marks import MARK, WATERMARK, view_state, watermark_key
+from headway.adapters.feast_layout import EntityKeys, decode_value, hash_fields
+from headway.adapters.redis_marks import MARK, WATERMARK, guard_field, row_version, view_state, watermark_key
 from headway.features.online import Keys, OnlineRows, OnlineView, StoredRow
 
 # Most values repeat: small counts, delays, the rows of busy entities. An entry is some 150 bytes.
 _REMEMBERED = 65_536
 _value = lru_cache(maxsize=_REMEMBERED)(decode_value)
-_instant = lru_cache(maxsize=_REMEMBERED)(decode_timestamp)
+_version = lru_cache(maxsize=_REMEMBERED)(row_version)
 _state = lru_cache(maxsize=4_096)(view_state)
 
 _Entity = tuple[str, ...]
@@ -32,7 +33,11 @@ class _SharedHash:
     def __init__(self, project: str, names: _Entity, views: Sequence[OnlineView]) -> None:
         self._keys = EntityKeys(project, names)
         self.names = self._keys.names
-        fields = [field for view in views for field in hash_fields(view.view, view.features)]
+        fields = [
+            field
+            for view in views
+            for field in (*hash_fields(view.view, view.features)[:-1], guard_field(view.view).encode())
+        ]
         self._head = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields))
         self._tail = b"".join(b"\r\n$%d\r\n%b" % (len(field), field) for field in fields) + b"\r\n"
         self._spans: list[tuple[int, int]] = []
@@ -48,7 +53,7 @@ class _SharedHash:
 
     def decode(self, reply: Sequence[bytes | None]) -> list[StoredRow]:
         """The entity's row in each view."""
-        return [StoredRow(tuple(map(_value, reply[start:end])), _instant(reply[end])) for start, end in self._spans]
+        return [StoredRow(tuple(map(_value, reply[start:end])), *_version(reply[end])) for start, end in self._spans]
 
 
 class ReadPlan:

@@ -13,8 +13,8 @@ from typing import Any
 import redis
 
 from headway.adapters.feast_layout import entity_key, hash_fields
-from headway.adapters.redis_marks import MARK, WATERMARK, view_state, watermark_key
-from headway.adapters.redis_online import WRITE_TIMEOUT_S, explained, guard_field
+from headway.adapters.redis_marks import MARK, WATERMARK, guard_field, view_state, watermark_key
+from headway.adapters.redis_online import WRITE_TIMEOUT_S, explained
 from headway.features.readiness import ViewState
 
 

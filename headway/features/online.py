@@ -30,10 +30,12 @@ class StoredRow(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         values: aligned with the features asked for; None where there is no row.
         event_timestamp_us: of the row, microseconds UTC; None when the entity has none (S10: an empty window).
+        revision: of the row, by which its cause is found (S4); None when the entity has none.
     """
 
     values: tuple[Value, ...]
     event_timestamp_us: int | None
+    revision: int | None = None
 
 
 class OnlineRows(msgspec.Struct, frozen=True):

@@ -494,6 +494,19 @@ def test_a_missing_topic_or_partition_is_said_so(stack: LogStack) -> None:
         list(stack.reader().read("never.created"))
 
 
+def test_what_lies_beyond_an_offset_is_read_without_what_lies_before(stack: LogStack) -> None:
+    topic = stack.create_topic(partitions=2)
+    stack.publisher().publish(numbered(topic, range(10), partition=1))
+    reader = stack.reader()
+
+    found = [values(reader.read_after(topic, 1, offset)) for offset in (-1, 6, 9, 99)]
+
+    assert found == [list(range(10)), [7, 8, 9], [], []]
+    assert list(reader.read_after(topic, 0, -1)) == []
+    with pytest.raises(PermanentFailure, match="partition"):
+        list(reader.read_after(topic, 7, -1))
+
+
 def test_state_reads_as_the_newest_value_of_each_key_that_is_not_deleted(stack: LogStack) -> None:
     topic = stack.create_topic(partitions=2)
     writes = [(b"a", b"1"), (b"b", b"1"), (b"a", b"2"), (b"c", b"1"), (b"b", None), (b"c", b"2"), (b"a", b"3")]

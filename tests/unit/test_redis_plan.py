@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headway.adapters.feast_layout import encode_timestamp, encode_value, entity_key, hash_fields
 from headway.adapters.memory_online import MemoryOnlineStore
-from headway.adapters.redis_marks import watermark_key
+from headway.adapters.redis_marks import guard_field, watermark_key
 from headway.adapters.redis_online import OnlineRow
 from headway.adapters.redis_plan import ReadPlan
 from headway.features.online import OnlineRows, OnlineView
@@ -44,6 +44,7 @@ class Server:
         stored = self.hashes.setdefault(entity_key(PROJECT, row.keys), {})
         stored |= {f: encode_value(v) for f, v in zip(fields, row.values.values(), strict=True)}
         stored[at] = encode_timestamp(row.event_timestamp_us)
+        stored[guard_field(row.view).encode()] = b"%d:%d" % (row.event_timestamp_us, row.revision)
 
     def answer(self, commands: bytes) -> list[Any]:
         reader = hiredis.Reader()
@@ -96,6 +97,17 @@ def test_every_row_gets_the_values_of_its_own_entities(
         return await memory.over(VIEWS)(rows)
 
     assert repr(found) == repr(asyncio.run(expected()))
+
+
+def test_a_row_names_the_revision_that_its_receipt_will_show() -> None:
+    server = Server()
+    row = OnlineRow(view="delay_v1", keys={"origin": "EWR"}, event_timestamp_us=5, revision=42, values={"count": 3})
+    server.write(row)
+
+    [[stored, *_]] = read(server, [{"origin": "EWR", "carrier": None, "tail": None}]).rows
+
+    assert stored is not None
+    assert (stored.event_timestamp_us, stored.revision) == (5, 42)
 
 
 def test_views_of_one_entity_are_one_command_and_an_entity_is_asked_for_once() -> None:
