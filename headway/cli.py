@@ -52,6 +52,7 @@ COMMANDS = (
         "features", "streaming.features_commands:features_command", "list, lock, bootstrap, register or forget features"
     ),
     Entry("promote", "headway.promotion:promote_command", "say which model version should be served"),
+    Entry("receipt", "serving.receipt_command:receipt_command", "explain an answer, and compute its score again"),
     Entry("ledger", "streaming.audit:ledger_command", "account for every accepted event"),
     Entry("parity", "streaming.audit:parity_command", "recompute what predictions were served with"),
     Entry("letters", "streaming.letters_commands:letters_command", "find, fix, replay or discard dead letters"),

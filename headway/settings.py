@@ -63,6 +63,7 @@ class Ports(BaseModel):
     feature_api_second: Port = Field(default=18_003, description="feature serving API, second replica")
     feature_grpc: Port = Field(default=18_018, description="feature serving API, gRPC")
     feature_grpc_second: Port = Field(default=18_004, description="feature serving API, second replica, gRPC")
+    receipts: Port = Field(default=18_009, description="what an answer was made of, by receipt")
     release: Port = Field(default=18_016, description="release guard: webhooks in, release table out")
     scaler: Port = Field(default=18_017, description="what the job scaler decided, as metrics")
     replica_first: Port = Field(default=18_020, description="model replicas that are not under Ray, 10")

@@ -118,6 +118,13 @@ def load_balancer_table(
             answer_timeout_ms=5_000,
             retry_on=("conn-failure",),
         ),
+        _backend(
+            "receipts",
+            (Server(name="receipts", host=LOOPBACK, port=settings.ports.receipts, weight=100),),
+            # A model that nobody asked about before is fetched and proven first; a log that is away says so in 10 s.
+            answer_timeout_ms=15_000,
+            retry_on=_READS,
+        ),
     ]
     splits = []
     for product in products:
@@ -143,6 +150,7 @@ def load_balancer_table(
             Route(prefix="/v1/events", backend="collectors"),
             Route(prefix="/v1/enrich", backend="enrichment"),
             Route(prefix="/v1/features", backend="features"),
+            Route(prefix="/v1/predictions", backend="receipts"),
             Route(prefix="/v1/releases", backend="release-guard"),
         ),
         # Health and reflection name no service in their path; the feature API is the only one that speaks gRPC here.

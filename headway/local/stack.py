@@ -299,6 +299,17 @@ def _haproxy(settings: Settings) -> list[Process]:
     ]
 
 
+def _receipts(settings: Settings) -> list[Process]:
+    return [
+        Process(
+            name="receipts",
+            command=lambda: module("serving.receipts_main"),
+            env=settings.environment() | _MLFLOW_CLIENT,
+            ready=answers(settings.ports.receipts, "/readyz"),
+        )
+    ]
+
+
 def _release_guard(settings: Settings) -> list[Process]:
     return [
         Process(
@@ -534,6 +545,7 @@ PARTS: tuple[Part, ...] = (
         page="/v1/releases",
     ),
     Part(name="collector", group="events", processes=_collector, ports=("collector_first",), needs=("topics",)),
+    Part(name="receipts", group="serving", processes=_receipts, ports=("receipts",), needs=("haproxy", "mlflow")),
     Part(
         name="release-guard",
         group="serving",
