@@ -54,7 +54,7 @@ COMMANDS = (
     Entry("promote", "headway.promotion:promote_command", "say which model version should be served"),
     Entry("receipt", "serving.receipt_command:receipt_command", "explain an answer, and compute its score again"),
     Entry("ledger", "streaming.audit:ledger_command", "account for every accepted event"),
-    Entry("parity", "streaming.audit:parity_command", "recompute what predictions were served with"),
+    Entry("parity", "orchestration.parity_command:parity_command", "recompute what predictions were served with"),
     Entry("letters", "streaming.letters_commands:letters_command", "find, fix, replay or discard dead letters"),
     Entry("lake", "headway.lake_command:lake_command", "show the lake's tables, ask them by SQL, or merge small files"),
     Entry("bench", "headway.bench_command:bench_command", "list the benchmarks, or run one beside its peers"),
