@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     scaler_extra: int = Field(
         default=0, ge=0, description="instances beyond the first, over all jobs; 0: one less than processors"
     )
+    replicas_most: int = Field(
+        default=0, ge=0, description="replicas of one model version that load may bring; 0: as many as processors"
+    )
     scaler_every_s: float = Field(
         default=5.0, gt=0, description="between two rounds of the scaler; three make a decision"
     )

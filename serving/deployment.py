@@ -16,9 +16,11 @@ from typing import Literal
 import msgspec
 
 from headway.errors import HeadwayError, PermanentFailure, TransientFailure
+from headway.replica_scaling import ReplicaPolicy
 from headway.settings import LOOPBACK, Settings
 from serving.ray_cluster import ClusterSettings, connect, deploy, retire
 from serving.replica import ReplicaSpec, forget_dead, read_records
+from serving.replica_scaler import Scaling
 
 # Replicas are told apart by Ray's slots; how much they really take is the machine's business.
 REPLICA_CPUS = 0.1
@@ -52,7 +54,10 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do: ``start`` needs the fields below it, ``retire`` the application alone."""
+    """What to do: ``start`` needs the fields below it, ``retire`` the application alone.
+
+    ``replicas`` there are at least, ``most`` when load brings them (0: no more), each decision is kept in ``decisions``.
+    """
 
     action: Literal["start", "retire"]
     cluster: Cluster
@@ -62,6 +67,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     registry: str = ""
     drain_s: float = 0.0
     replicas: int = 0
+    most: int = 0
+    decisions: str = ""
     timeout_s: float = 0.0
 
 
@@ -139,7 +146,10 @@ def carry_out(order: Order) -> None:
     )
     deploy(
         spec,
-        replicas=order.replicas,
+        Scaling(
+            policy=ReplicaPolicy(least=order.replicas, most=max(order.replicas, order.most)),
+            decisions=Path(order.decisions),
+        ),
         cpus=REPLICA_CPUS,
         check_period_s=CHECK_PERIOD_S,
         timeout_s=order.timeout_s,

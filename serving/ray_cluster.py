@@ -25,6 +25,7 @@ from headway.stopping import stop_event
 
 if TYPE_CHECKING:
     from serving.replica import ReplicaRecord, ReplicaSpec
+    from serving.replica_scaler import Scaling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,8 @@ def use_environment(settings: ClusterSettings) -> None:
             "RAY_GCS_SERVER_PORT": str(settings.gcs_port),
             # Ray's default, +15, starves replicas as soon as anything else runs.
             "RAY_worker_niceness": "0",
+            # How often replicas report their load; Ray's default, 10 s, is how long an overload would go unseen.
+            "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_SERVE_LOG_TO_STDERR": "0",
         }
@@ -114,7 +117,7 @@ def connect(settings: ClusterSettings) -> None:
 
 
 def deploy(
-    spec: "ReplicaSpec", *, replicas: int, cpus: float, check_period_s: float, timeout_s: float
+    spec: "ReplicaSpec", scaling: "Scaling", *, cpus: float, check_period_s: float, timeout_s: float
 ) -> "tuple[ReplicaRecord, ...]":
     """Start the application of one model version and give its proven replicas; none of them receives a request yet.
 
@@ -125,9 +128,9 @@ def deploy(
 
     from serving.replica import read_records, replica_application
 
-    name = spec.application
+    name, replicas = spec.application, scaling.policy.least
     target = serve.RunTarget(
-        target=replica_application(spec, replicas=replicas, cpus=cpus, check_period_s=check_period_s),
+        target=replica_application(spec, scaling, cpus=cpus, check_period_s=check_period_s),
         name=name,
         route_prefix=None,
     )

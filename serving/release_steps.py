@@ -6,10 +6,12 @@ defines is not at fault (`DefinitionsDiffer`), nor one whose views have no past 
 the code, or the wait, that caused it.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headway.adapters.scaling_table import scaling_file
 from headway.contracts import Reference
 from headway.errors import ContractViolation, PermanentFailure, TransientFailure
 from headway.features.readiness import ViewState, unready
@@ -43,6 +45,7 @@ class ReleaseSteps:
 
     Attributes:
         view_states: what the online store knows of views, by their names there.
+        replicas: of each version, at least; load brings more, as settings allow.
         factory: what a replica is built by; tests bring another.
     """
 
@@ -81,6 +84,8 @@ class ReleaseSteps:
             # Two checks of the load balancer, and a little: by then it sends nothing any more.
             drain_s=2.5 * CHECK_INTERVAL_MS / 1000,
             replicas=self.replicas,
+            most=settings.replicas_most or os.cpu_count() or 1,
+            decisions=str(scaling_file(settings.state)),
             timeout_s=START_TIMEOUT_S,
         )
         run_order(order, timeout_s=START_TIMEOUT_S)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import uvicorn
 
 from headway.errors import ContractViolation, PermanentFailure, TransientFailure
+from serving.replica_scaler import BUSY, IN_FLIGHT, LoadMeter, Scaling
 
 if TYPE_CHECKING:
     from ray.serve import Application, Deployment
@@ -248,6 +249,7 @@ class PortReplica:
             digest=self._server.digest,
         )
         self._record.write(spec.registry)
+        self._meter = LoadMeter()
 
     async def check_health(self) -> None:
         """Fail when the server thread is dead or stuck, or the golden answer wrong; Ray replaces after three failures."""
@@ -256,7 +258,7 @@ class PortReplica:
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell Ray the load it cannot see."""
-        return {"in_flight": float(self._server.in_flight)}
+        return {BUSY: self._meter.busy(), IN_FLIGHT: float(self._server.in_flight)}
 
     async def __del__(self) -> None:
         """Leave the registry and the load balancer, finish what runs, flush."""
@@ -264,13 +266,13 @@ class PortReplica:
         await asyncio.to_thread(self._server.leave, drain_s=self._spec.drain_s, timeout_s=10.0)
 
 
-def replica_application(spec: ReplicaSpec, *, replicas: int, cpus: float, check_period_s: float) -> "Application":
+def replica_application(spec: ReplicaSpec, scaling: Scaling, *, cpus: float, check_period_s: float) -> "Application":
     """Give the Ray Serve application of one model version. One application per version: never redeploy under a name."""
     from ray import serve
 
     deployment: Deployment = serve.deployment(
         name="replica",
-        num_replicas=replicas,
+        **scaling.options,
         ray_actor_options={"num_cpus": cpus},
         health_check_period_s=check_period_s,
         health_check_timeout_s=_SELF_CHECK_TIMEOUT_S + 1,

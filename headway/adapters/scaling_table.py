@@ -1,8 +1,8 @@
-"""The scaler's decisions with their inputs, in one SQLite file.
+"""Decisions about how many instances there should be, of jobs and of model replicas, with their inputs, in one SQLite file.
 
 A decision that repeats the one before it in every input, as those of an idle job do, lengthens that row: ``times`` and
 ``until_us``. Nothing is left out and a quiet night is one row. Rows that changed nothing are forgotten after a day.
-What bites: one writer, the scaler; others read.
+What bites: a job has one writer, the scaler; a model version's replicas have one, Ray's controller.
 """
 
 import json
@@ -10,12 +10,10 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from headway.adapters.sqlite import opened
-from headway.backlog import Policy
 from headway.clock import DAY_US
-from headway.scaling import Decision
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS decision (
@@ -26,6 +24,22 @@ CREATE INDEX IF NOT EXISTS decision_by_job ON decision (job, at_us);
 CREATE INDEX IF NOT EXISTS decision_by_age ON decision (until_us);
 """
 KEPT_US = DAY_US
+
+
+class Decided(Protocol):
+    """A decision: from ``load``, a dataclass that has ``job`` and ``instances``, to so many instances, and why."""
+
+    @property
+    def load(self) -> Any:  # Any: see above; what else it has differs
+        """What it follows from."""
+
+    @property
+    def instances(self) -> int:
+        """How many there should be."""
+
+    @property
+    def reason(self) -> str:
+        """Why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +71,8 @@ class ScalingTable:
             table.execute("PRAGMA journal_mode = WAL")
             table.executescript(_SCHEMA)
 
-    def record(self, decisions: Iterable[Decision], policy: Policy, *, at_us: int) -> None:
-        """Write one round of decisions, all or none, and forget what is old and changed nothing."""
+    def record(self, decisions: Iterable[Decided], policy: Any, *, at_us: int) -> None:  # Any: a dataclass
+        """Write one round of decisions by a policy, all or none, and forget what is old and changed nothing."""
         with opened(self._path) as table:
             for decision in decisions:
                 _record_one(table, decision, policy, at_us)
@@ -87,7 +101,7 @@ class ScalingTable:
         ]
 
 
-def _record_one(table: sqlite3.Connection, decision: Decision, policy: Policy, at_us: int) -> None:
+def _record_one(table: sqlite3.Connection, decision: Decided, policy: Any, at_us: int) -> None:  # Any: a dataclass
     load = decision.load
     inputs = json.dumps({"load": asdict(load), "policy": asdict(policy)}, sort_keys=True)
     told = (load.job, load.instances, decision.instances, decision.reason, inputs)

@@ -29,8 +29,10 @@ from headway.adapters.haproxy import (
 )
 from headway.errors import ContractViolation, PermanentFailure
 from headway.openloop import HttpRequest, LoadReport, offer_load
+from headway.replica_scaling import ReplicaPolicy
 from serving.ray_cluster import ClusterSettings, connect, deploy, retire
 from serving.replica import Message, ReplicaRecord, ReplicaServer, ReplicaSpec, Served, read_records
+from serving.replica_scaler import Scaling
 from tests.free_ports import free_port
 
 pytestmark = [
@@ -101,7 +103,8 @@ class Cluster:
 
     def deploy(self, version: str, *, golden: str = "right") -> tuple[ReplicaRecord, ...]:
         spec = self.spec(version, golden=golden)
-        return deploy(spec, replicas=1, cpus=0.1, check_period_s=2, timeout_s=90)
+        scaling = Scaling(policy=ReplicaPolicy(least=1, most=1), decisions=Path("unused"))
+        return deploy(spec, scaling, cpus=0.1, check_period_s=2, timeout_s=90)
 
 
 @pytest.fixture
