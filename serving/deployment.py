@@ -56,7 +56,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What to do: ``start`` needs the fields below it, ``retire`` the application alone.
 
-    ``replicas`` there are at least, ``most`` when load brings them (0: no more), each decision is kept in ``decisions``.
+    ``policy`` says how many replicas there are at least and at most; each decision in between is kept in ``decisions``.
     """
 
     action: Literal["start", "retire"]
@@ -66,8 +66,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     arguments: Mapping[str, str] = {}
     registry: str = ""
     drain_s: float = 0.0
-    replicas: int = 0
-    most: int = 0
+    policy: ReplicaPolicy = ReplicaPolicy(least=0, most=0)
     decisions: str = ""
     timeout_s: float = 0.0
 
@@ -131,7 +130,7 @@ def carry_out(order: Order) -> None:
     registry = Path(order.registry)
     forget_dead(registry, order.application)
     if _exists(order.application):
-        if _is_running(order.application) and len(read_records(registry, order.application)) >= order.replicas:
+        if _is_running(order.application) and len(read_records(registry, order.application)) >= order.policy.least:
             return
         retire(order.application)
     for record in read_records(registry, order.application):  # of a process that is not of this application
@@ -146,10 +145,7 @@ def carry_out(order: Order) -> None:
     )
     deploy(
         spec,
-        Scaling(
-            policy=ReplicaPolicy(least=order.replicas, most=max(order.replicas, order.most)),
-            decisions=Path(order.decisions),
-        ),
+        Scaling(policy=order.policy, decisions=Path(order.decisions)),
         cpus=REPLICA_CPUS,
         check_period_s=CHECK_PERIOD_S,
         timeout_s=order.timeout_s,

@@ -19,6 +19,7 @@ from headway.manifest import MANIFEST_FILE, MODEL_FILE, decode_manifest, encode_
 from headway.product import Product
 from headway.registry import LIVE, ModelRegistry
 from headway.release import PinnedVersion
+from headway.replica_scaling import ReplicaPolicy
 from headway.settings import Settings
 from serving.balancer import CHECK_INTERVAL_MS, application_name, replica_registry
 from serving.deployment import Order, local_cluster, run_order
@@ -83,8 +84,9 @@ class ReleaseSteps:
             registry=str(replica_registry(settings)),
             # Two checks of the load balancer, and a little: by then it sends nothing any more.
             drain_s=2.5 * CHECK_INTERVAL_MS / 1000,
-            replicas=self.replicas,
-            most=settings.replicas_most or os.cpu_count() or 1,
+            policy=ReplicaPolicy(
+                least=self.replicas, most=max(self.replicas, settings.replicas_most or os.cpu_count() or 1)
+            ),
             decisions=str(scaling_file(settings.state)),
             timeout_s=START_TIMEOUT_S,
         )

@@ -20,18 +20,12 @@ from headway.release import Change, PinnedVersion, Placed, ProductState
 from headway.replica_scaling import ReplicaPolicy
 from headway.settings import LOOPBACK, Settings
 from serving.balancer import application_name, release_table_path, replica_registry
-from serving.deployment import local_cluster
-from serving.ray_cluster import connect, deploy, retire
-from serving.replica import ReplicaSpec, read_records
-from serving.replica_scaler import Scaling
+from serving.deployment import Order, local_cluster, run_order
+from serving.replica import read_records
 from serving.traffic import TrafficControl
 from tests.serving_world import free_settings, short_folder
 
-pytestmark = [
-    pytest.mark.integration,
-    # Ray's own configuration classes use pydantic in a way pydantic 2 deprecates.
-    pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`"),
-]
+pytestmark = pytest.mark.integration
 REPOSITORY = Path(__file__).parents[2]
 PRODUCT = "flight_delay"
 MODEL = PinnedVersion(version=1, digest="x")
@@ -105,12 +99,8 @@ def cluster(settings: Settings) -> Iterator[None]:
     process, log = start(settings, "ray", "serving.ray_cluster", *argv), settings.state / "ray.log"
     try:
         wait_until(lambda: '"event": "ready"' in log.read_text(), timeout_s=120, what="Ray")
-        connect(place)
         yield
     finally:
-        import ray
-
-        ray.shutdown()
         end(process)
 
 
@@ -174,11 +164,18 @@ class Load(threading.Thread):
 def test_replicas_come_and_go_by_load_and_no_request_fails(settings: Settings, cluster: None, guard: Guard) -> None:
     del cluster
     registry, name = replica_registry(settings), application_name(PRODUCT, MODEL)
-    spec = ReplicaSpec(
-        application=name, factory="busy_example:build", arguments={}, registry=registry, host=LOOPBACK, drain_s=1.5
+    deployed = Order(
+        action="start",
+        cluster=local_cluster(settings),
+        application=name,
+        factory="busy_example:build",
+        registry=str(registry),
+        drain_s=1.5,
+        policy=POLICY,
+        decisions=str(scaling_file(settings.state)),
+        timeout_s=90,
     )
-    scaling = Scaling(policy=POLICY, decisions=scaling_file(settings.state))
-    deploy(spec, scaling, cpus=0.1, check_period_s=2, timeout_s=90)
+    run_order(deployed, timeout_s=90)
     wait_until(lambda: guard.fit() == 1, timeout_s=10, what="the first replica")
 
     busy = Load(settings, rate_per_s=120, duration_s=45)
@@ -189,7 +186,6 @@ def test_replicas_come_and_go_by_load_and_no_request_fails(settings: Settings, c
     quiet.start()
     wait_until(lambda: len(read_records(registry, name)) == 1, timeout_s=55, what="the end of the second replica")
     few = quiet.report()
-    retire(name)
 
     assert (many.failed, few.failed) == (0, 0), (many, few)
     assert (many.offered, few.offered) == (5_400, 600)
