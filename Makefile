@@ -45,8 +45,12 @@ check: setup ## format, lint, types, direction of imports, declared dependencies
 	@said=$$($(BIN)/deptry . 2>&1) || { echo "$$said"; exit 1; }
 	@echo 'check: format, lint, types, imports and dependencies hold'
 
-bench: setup ## list the benchmarks, or run one: make bench ARGS=P9
+bench: setup ## run all benchmarks, then write docs/benchmarks.md; or one: make bench ARGS=P9
+ifeq ($(ARGS),)
+	@$(BIN)/headway bench all; all=$$?; $(BIN)/headway bench table && exit $$all
+else
 	@$(BIN)/headway bench $(ARGS)
+endif
 
 docs: setup ## check the links of the documents and the commands they show
 	@$(BIN)/python scripts/check_docs.py
