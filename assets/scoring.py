@@ -18,7 +18,6 @@ from assets.shown import figures, owners, schema_of
 from headway.adapters.delta import Lake
 from headway.batch import BatchRun, asked_in, score_batch
 from headway.clock import SystemClock, format_us, monotonic_s, to_us
-from headway.commit import code_commit
 from headway.contracts import Reference
 from headway.drift import Window
 from headway.errors import PermanentFailure
@@ -176,7 +175,6 @@ def score_interval(
         interval=window,
         known_at_us=known_until(lake),
         started_us=to_us(SystemClock().now()),
-        commit=code_commit(),
     )
     answers = score_batch(
         product,

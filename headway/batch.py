@@ -15,7 +15,6 @@ import polars as pl
 
 from headway.contracts import Reference
 from headway.drift import Window
-from headway.features.offline import REVISION, ROW_TIME
 from headway.predictions import ModelId, Prediction, ServedView
 from headway.predictor import Predictor
 from headway.product import Product
@@ -32,14 +31,12 @@ class BatchRun:
         interval: of the as-of instants.
         known_at_us: how far events are known.
         started_us: when the batch was asked for.
-        commit: of the code that answers; None when nobody can say.
     """
 
     model: ModelId
     interval: Window
     known_at_us: int
     started_us: int
-    commit: str | None = None
 
     def receipt(self, subject: str) -> str:
         """Return the id of a row: the same model, interval and subject always give the same (S17)."""
@@ -94,7 +91,6 @@ def score_batch(
             degraded=False,
             stale=(),
             source="batch",
-            commit=run.commit,
         )
 
 
@@ -102,7 +98,7 @@ def _served(
     product: Product, name: str, request: msgspec.Struct, row: tuple[Number, ...], *, watermark_us: int
 ) -> ServedView:
     key = product.entity(name, request)
-    *values, row_time_us, revision = row
+    *values, row_time_us = row
     return ServedView(
         view=name,
         key=key,
@@ -110,18 +106,13 @@ def _served(
         values=product.empty_rows[name] if key is None else tuple(values),
         row_time_us=None if row_time_us is None else int(row_time_us),
         watermark_us=watermark_us,
-        revision=None if revision is None else int(revision),
     )
 
 
 def _values(product: Product, name: str, asked: pl.DataFrame, values_at: ValuesAt) -> list[tuple[Number, ...]]:
     view = product.feature_views[name]
     values = values_at(view, asked.select(*view.keys, AS_OF))
-    places = [
-        pl.col(place) if place in values.columns else pl.lit(None, dtype=pl.Int64).alias(place)
-        for place in (ROW_TIME, REVISION)
-    ]
-    return values.select(*product.use(name).features, *places).rows()
+    return values.select(*product.use(name).features, pl.lit(None, dtype=pl.Int64).alias("row_time_us")).rows()
 
 
 def _names(product: Product) -> list[str]:

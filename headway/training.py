@@ -21,14 +21,12 @@ from headway.drift import Window
 from headway.errors import ContractViolation, InputRejected
 from headway.evaluation import Bools, Floats, Ints
 from headway.features.definitions import FeatureView
-from headway.features.offline import REVISION, ROW_TIME
 from headway.product import EXAMPLE_COLUMNS, Product
 from headway.vector import Assembler, Number, RequestValues
 
 Texts = NDArray[np.object_]
 AS_OF, REQUEST = "as_of_us", "request"
-# (view, queries with the view's keys and as_of_us) -> a frame with the view's columns, in the queries' order; when known,
-# with the instant and the revision of the row that they are from (``row_time_us``, ``revision``).
+# (view, queries with the view's keys and as_of_us) -> a frame with the view's columns, in the queries' order.
 ValuesAt = Callable[[FeatureView, pl.DataFrame], pl.DataFrame]
 
 
@@ -181,14 +179,14 @@ def values_from_changelog(tables: Mapping[str, pl.DataFrame]) -> ValuesAt:
         keys = list(view.keys)
         rows = (
             tables[view.qualified]
-            .select(*keys, pl.col("event_timestamp").dt.timestamp("us").alias(AS_OF), REVISION, *view.columns)
-            .sort(AS_OF, REVISION)
+            .select(*keys, pl.col("event_timestamp").dt.timestamp("us").alias(AS_OF), "revision", *view.columns)
+            .sort(AS_OF, "revision")
             .unique([*keys, AS_OF], keep="last", maintain_order=True)
-            .with_columns(pl.col(AS_OF).alias(ROW_TIME))
+            .drop("revision")
         )
         asked = queries.select(pl.col(keys).cast(pl.String), AS_OF).with_row_index("row").sort(AS_OF)
         joined = asked.join_asof(rows, on=AS_OF, by=keys, strategy="backward", check_sortedness=False)
-        return joined.sort("row").select(*view.columns, ROW_TIME, REVISION)
+        return joined.sort("row").select(*view.columns)
 
     return read
 

@@ -22,10 +22,12 @@ from headway.predictor import Predictor, RowScorer, open_predictor
 from headway.product import Product
 from headway.receipts import Kept, NotRecomputed, Receipt, check_receipt, may_still_come, recompute
 from headway.registry import ModelRegistry, ModelVersion
-from headway.topics import PARTITIONS, partition_of
+from headway.topics import PARTITIONS, partition_of, predictions_topic, scores_topic
 
 # Loaded models: a few versions of a few products; one takes some 10 MB.
 _MODELS = 8
+# How receipts of the stream begin; their records are in a topic of their own, and in the same table.
+_STREAM = "stream-"
 
 
 class NotYet(TransientFailure):
@@ -124,24 +126,22 @@ class ReceiptDesk:
             yield _kept_in_lake(found)
 
     def _find(self, receipt: str) -> Kept | None:
-        lake = self._sources.lake
-        partition, after = partition_of(receipt.encode(), PARTITIONS), {}
-        for product in self._sources.products:
-            table = predictions_table(product).name
-            held = lake.committed(table, f"{table}-{partition}") if lake.exists(table) else None
-            after[table] = -1 if held is None else held
-        for table in after:
-            if lake.exists(table):
-                rows = lake.read(table, predicate=pl.col("receipt") == receipt)
-                if rows.height:
-                    return _kept_in_lake(rows)
-        for table, offset in after.items():
-            if kept := self._in_log(table, partition, offset, receipt):
-                return kept
-        return None
+        lake, unread = self._sources.lake, []
+        tables = [predictions_table(product).name for product in self._sources.products]
+        there = [table for table in tables if lake.exists(table)]
+        for product, table in zip(self._sources.products, tables, strict=True):
+            for topic, partition in _places(product, receipt):
+                held = lake.committed(table, f"{topic}-{partition}") if table in there else None
+                unread.append((topic, partition, -1 if held is None else held))
+        for table in there:
+            rows = lake.read(table, predicate=pl.col("receipt") == receipt)
+            if rows.height:
+                return _kept_in_lake(rows)
+        return next((kept for each in unread if (kept := self._in_log(*each, receipt))), None)
 
     def _in_log(self, topic: str, partition: int, offset: int, receipt: str) -> Kept | None:
-        found = [m for m in self._sources.log.read_after(topic, partition, offset) if m.key == receipt.encode()]
+        told = f'"receipt":"{receipt}"'.encode()  # as `encode_prediction` writes it
+        found = [m for m in self._sources.log.read_after(topic, partition, offset) if told in (m.value or b"")]
         if not found:
             return None
         last = found[-1]
@@ -181,6 +181,13 @@ class ReceiptDesk:
             while len(self._models) > _MODELS:
                 self._models.popitem(last=False)
         return model
+
+
+def _places(product: str, receipt: str) -> list[tuple[str, int]]:
+    """Where the log may have a receipt: answers are keyed by it, stream scores by their subject."""
+    if receipt.startswith(_STREAM):
+        return [(scores_topic(product), partition) for partition in range(PARTITIONS)]
+    return [(predictions_topic(product), partition_of(receipt.encode(), PARTITIONS))]
 
 
 def known_product(sources: ReceiptSources, product: str) -> Product:

@@ -11,10 +11,11 @@ import pytest
 from headway.adapters.memory import MemoryReader
 from headway.clock import SECOND_US
 from headway.errors import ContractViolation, InputRejected
-from headway.predictions import Prediction
+from headway.ports import Record
+from headway.predictions import Prediction, prediction_record
 from headway.receipt_view import receipt_facts, receipt_lines
 from headway.receipts import NotRecomputed, Receipt, Recomputed, origin
-from headway.topics import FEATURES_INPUT
+from headway.topics import FEATURES_INPUT, scores_topic
 from serving.receipt_api import ReceiptApi
 from serving.receipt_command import sampled
 from serving.receipts import NoSuchReceipt, NotYet
@@ -88,6 +89,16 @@ def test_a_batch_row_has_no_place_in_a_log(place: Installation) -> None:
     receipt = place.desk().receipt("batch-" + "0" * 32)
 
     assert (receipt.holds, receipt.kept.topic, receipt_facts(receipt)["path"]) == (True, None, "batch")
+
+
+def test_a_stream_score_is_found_in_its_own_topic_wherever_its_subject_put_it(place: Installation) -> None:
+    receipt = "stream-" + "0" * 32
+    scored = prediction_record(answer(receipt, source="stream"))
+    place.broker.append(Record(scores_topic(product().name), b"a flight", scored.value, partition=2))
+
+    kept = place.desk().receipt(receipt).kept
+
+    assert (kept.prediction.source, kept.topic, kept.partition) == ("stream", scores_topic(product().name), 2)
 
 
 def test_of_a_request_that_was_sent_again_the_last_answer_counts(place: Installation) -> None:
@@ -271,17 +282,11 @@ def test_the_api_says_other_methods_other_paths_and_that_it_works(place: Install
 def test_a_record_that_is_no_prediction_is_our_fault_and_says_so(place: Installation) -> None:
     place.log(answer(ID))
     [message] = MemoryReader(place.broker).read(place.topic)
-    place.broker.append(msgspec.structs.replace(_record(message), value=b"{}"))
+    place.broker.append(Record(message.topic, message.key, b'{"receipt":"%b"}' % ID.encode()))
 
     assert Door(place).get(f"/v1/predictions/{ID}").status_code == 500
     with pytest.raises(ContractViolation, match="only Headway writes"):
         place.desk().receipt(ID)
-
-
-def _record(message: Any) -> Any:
-    from headway.ports import Record
-
-    return Record(topic=message.topic, key=message.key, value=message.value)
 
 
 def test_a_sample_takes_every_path_evenly_and_holds_when_all_scores_come_out(place: Installation) -> None:
