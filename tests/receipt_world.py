@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import polars as pl
 
 from headway.adapters.delta import Lake
 from headway.adapters.lightgbm import LightGbm
@@ -12,6 +13,7 @@ from headway.adapters.memory import MemoryBroker, MemoryPublisher, MemoryReader
 from headway.adapters.memory_registry import MemoryRegistry
 from headway.clock import HOUR_US, FrozenClock, from_us, parse_instant_us
 from headway.commit import COMMIT_TAG
+from headway.ports import Message
 from headway.predictions import (
     ModelId,
     Prediction,
@@ -19,7 +21,6 @@ from headway.predictions import (
     prediction_record,
     prediction_rows,
     predictions_table,
-    unlogged_rows,
 )
 from headway.topics import predictions_topic, topic_table
 from serving.receipts import ReceiptDesk, ReceiptSources
@@ -116,7 +117,12 @@ class Installation:
     def batch(self, predictions: Sequence[Prediction]) -> None:
         table = predictions_table(product().name)
         self.lake.create(table)
-        self.lake.append(table.name, unlogged_rows(predictions))
+        messages = [
+            Message(record.topic, 0, 0, record.key, record.value, record.headers, 0)
+            for record in map(prediction_record, predictions)
+        ]
+        nowhere = {name: pl.lit(None, dtype=table.columns[name]) for name in ("topic", "partition", "offset")}
+        self.lake.append(table.name, prediction_rows(messages).with_columns(**nowhere))
 
     def desk(self) -> ReceiptDesk:
         def registry() -> MemoryRegistry:
