@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from headway.path_parity import PathReport
     from headway.product import Product
     from headway.settings import Settings
-    from orchestration.scoring_paths import Asking
+    from orchestration.asking import Asking
 
 _NAMED_IN_LINES = 20
 
@@ -54,7 +54,7 @@ def asking_of(product: "Product", settings: "Settings", *, at_most: int) -> "Ask
     from headway.adapters.delta import Lake
     from headway.adapters.mlflow import MlflowRegistry
     from headway.predictions import predictions_in, predictions_table
-    from orchestration.scoring_paths import Asking
+    from orchestration.asking import Asking
     from orchestration.scoring_rows import rows_of
 
     registry, reference = MlflowRegistry(settings.mlflow_url), product.domain.load_reference()

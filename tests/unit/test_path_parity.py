@@ -13,8 +13,9 @@ from headway.path_parity import PathAnswer, Scored, Unanswered, compare_paths
 from headway.predictions import Prediction
 from headway.predictor import Predictor
 from headway.vector import Assembler, RequestValues, ViewValues
+from orchestration.asking import Asking, Recorder
 from orchestration.parity_command import path_outcome
-from orchestration.scoring_paths import PATHS, Answers, Asking, Recorder, by_batch, by_rest, check_paths
+from orchestration.scoring_paths import PATHS, Answers, by_batch, by_rest, check_paths
 from orchestration.scoring_rows import Row, rows_of
 from tests.receipt_world import answer
 from tests.serving_world import flight, product, trained
