@@ -14,8 +14,10 @@ from headway.predictions import Prediction
 from headway.predictor import Predictor
 from headway.vector import Assembler, RequestValues, ViewValues
 from orchestration.asking import Asking, Recorder
+from orchestration.batch_paths import by_batch
 from orchestration.parity_command import path_outcome
-from orchestration.scoring_paths import PATHS, Answers, by_batch, by_rest, check_paths
+from orchestration.request_paths import by_rest
+from orchestration.scoring_paths import PATHS, Answers, check_paths
 from orchestration.scoring_rows import Row, rows_of
 from tests.receipt_world import answer
 from tests.serving_world import flight, product, trained
