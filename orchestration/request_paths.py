@@ -5,9 +5,8 @@ What bites: a row is found in the store by all its keys together, so no two rows
 """
 
 import http.client
-import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,38 +25,20 @@ from serving.predict import Parts, PredictionApi
 from serving.replica import ReplicaServer
 
 
+class Told(NamedTuple):
+    """What a client reads of an answer."""
+
+    score: float
+    receipt: str
+
+
+# Asks a replica one row.
+Ask = Callable[[ReplicaServer, Product, Row], Told | Unanswered]
+
+
 def by_rest(asking: Asking) -> list[PathAnswer]:
-    """Ask over HTTP, one request after the other, a replica's own server with the store in memory."""
-    predictor, recorder = asking.open()
-    topic = predictions_topic(asking.product.name)
-    broker = MemoryBroker()
-    broker.create(topic_table(views=[], products=[asking.product.name], replication_factor=1, min_insync_replicas=1))
-    parts = Parts(
-        product=asking.product,
-        version=asking.version,
-        predictor=predictor,
-        reference=asking.reference,
-        reader=RowStore(asking),
-        publisher=MemoryPublisher(broker),
-        clock=FrozenClock(from_us(max(row.as_of_us for row in asking.rows))),
-    )
-    server = ReplicaServer(PredictionApi(parts).served(), host=LOOPBACK, port=0)
-    server.start()
-    recorder.vectors.clear()
-    try:
-        told = [_ask(server, asking.product, row) for row in asking.rows]
-    finally:
-        server.leave(drain_s=0, timeout_s=5)
-    logged = {
-        each.receipt: each for m in MemoryReader(broker).read(topic) if (each := decode_prediction(m.value or b""))
-    }
-    vectors = iter(recorder.vectors)
-    return [
-        each
-        if isinstance(each, Unanswered)
-        else Scored(score=each["probability"], logged=logged[each["receipt"]].probability, vector=next(vectors))
-        for each in told
-    ]
+    """Ask over HTTP, one request after the other."""
+    return _asked(asking, _over_http)
 
 
 class RowStore:
@@ -89,15 +70,46 @@ class RowStore:
         return StoredRow(row.views[name], row.as_of_us, 1)
 
 
-def _ask(server: ReplicaServer, product: Product, row: Row) -> dict[str, Any] | Unanswered:  # Any: a JSON document
+def _asked(asking: Asking, ask: Ask) -> list[PathAnswer]:
+    predictor, recorder = asking.open()
+    topic = predictions_topic(asking.product.name)
+    broker = MemoryBroker()
+    broker.create(topic_table(views=[], products=[asking.product.name], replication_factor=1, min_insync_replicas=1))
+    parts = Parts(
+        product=asking.product,
+        version=asking.version,
+        predictor=predictor,
+        reference=asking.reference,
+        reader=RowStore(asking),
+        publisher=MemoryPublisher(broker),
+        clock=FrozenClock(from_us(max(row.as_of_us for row in asking.rows))),
+    )
+    server = ReplicaServer(PredictionApi(parts).served(), host=LOOPBACK, port=0)
+    server.start()
+    recorder.vectors.clear()
+    try:
+        told = [ask(server, asking.product, row) for row in asking.rows]
+    finally:
+        server.leave(drain_s=0, timeout_s=5)
+    logged = {p.receipt: p for m in MemoryReader(broker).read(topic) if (p := decode_prediction(m.value or b""))}
+    vectors = iter(recorder.vectors)
+    return [
+        each
+        if isinstance(each, Unanswered)
+        else Scored(score=each.score, logged=logged[each.receipt].probability, vector=next(vectors))
+        for each in told
+    ]
+
+
+def _over_http(server: ReplicaServer, product: Product, row: Row) -> Told | Unanswered:
     link = http.client.HTTPConnection(server.host, server.port, timeout=5)
     try:
         body, kind = msgspec.json.encode(row.request), {"content-type": "application/json"}
         link.request("POST", f"/v1/{product.name}/predict", body, kind)
         answer = link.getresponse()
-        document: dict[str, Any] = msgspec.json.decode(answer.read())
+        document = msgspec.json.decode(answer.read())
     finally:
         link.close()
     if answer.status != http.client.OK:
         return Unanswered(f"{answer.status}: {document.get('detail')}")
-    return document if math.isfinite(document["probability"]) else Unanswered("the score is not finite")
+    return Told(document["probability"], document["receipt"])
