@@ -105,14 +105,11 @@ class Installation:
         table = predictions_table(product().name)
         self.lake.create(table)
         for partition in range(self.broker.partition_count(self.topic)):
-            messages = list(MemoryReader(self.broker).read(self.topic, partitions=[partition]))
-            if messages:
-                self.lake.append_once(
-                    table.name,
-                    prediction_rows(messages),
-                    app_id=f"{self.topic}-{partition}",
-                    version=messages[-1].offset,
-                )
+            app_id = f"{self.topic}-{partition}"
+            held = Lake(self.root).committed(table.name, app_id)
+            new = list(MemoryReader(self.broker).read_after(self.topic, partition, -1 if held is None else held))
+            if new:
+                self.lake.append_once(table.name, prediction_rows(new), app_id=app_id, version=new[-1].offset)
 
     def batch(self, predictions: Sequence[Prediction]) -> None:
         table = predictions_table(product().name)
