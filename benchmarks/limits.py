@@ -29,9 +29,14 @@ class Timing:
         """Whether the median is within the limit."""
         return statistics.median(self.took_s) <= self.limit_s
 
+    @property
+    def _span(self) -> tuple[float, float]:
+        return min(self.took_s), max(self.took_s)
+
     def facts(self) -> dict[str, Any]:
         """Give it as plain values."""
-        median, least, most = statistics.median(self.took_s), min(self.took_s), max(self.took_s)
+        # The clock may say that nothing took no time at all.
+        median, least, most = (max(each, 1e-9) for each in (statistics.median(self.took_s), *self._span))
         ratio = round(self.limit_s / median, 3)
         spread = [round(self.limit_s / most, 3), round(self.limit_s / least, 3)]
         ours = {"name": "headway", "median": round(median, 3), "spread": [round(least, 3), round(most, 3)]}

@@ -5,7 +5,6 @@ his turn, and the load balancer says 504 when it does not come.
 """
 
 import asyncio
-from urllib.parse import unquote
 
 import structlog
 
@@ -40,7 +39,7 @@ class ReceiptApi:
             answer = json_answer({"status": path[1:-1]})
         elif path.startswith(PREFIX):
             async with self._turns:
-                answer = await asyncio.to_thread(self._receipt, unquote(path.removeprefix(PREFIX)))
+                answer = await asyncio.to_thread(self._receipt, path.removeprefix(PREFIX))
         else:
             answer = problem_answer(Problem(404, "not-found", f"{path}: wanted GET {PREFIX}RECEIPT"))
         await send_answer(send, answer)

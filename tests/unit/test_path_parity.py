@@ -33,7 +33,7 @@ def logged(number: int) -> Prediction:
             tail=None if number % 7 == 3 else f"N{number:05}",
             carrier=_CARRIERS[number % 4],
             dest=_DESTINATIONS[number // 2 % 4],
-            flight=number,
+            flight=1000 + number,
         )
     )
     given = answer(f"row-{number}", number=number)
