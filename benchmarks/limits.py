@@ -63,7 +63,7 @@ class Timing:
         return [first, *(["  " + ", ".join(f"{k} {v:.2f} s" for k, v in stages.items())] if stages else [])]
 
 
-def timed(title: str, work: Callable[[], None], *, limit_s: float, times: int, say: Say) -> Timing:
+def timed(title: str, work: Callable[[], object], *, limit_s: float, times: int, say: Say) -> Timing:
     """Do the work so many times after once for warming up, and say what each took."""
     work()
     took_s = []

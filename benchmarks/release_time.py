@@ -6,7 +6,7 @@ small, of the product's own vector; a release costs the same whatever the trees,
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.request import urlopen
 
@@ -82,7 +82,7 @@ def _small(product: Product, seed: int) -> tuple[bytes, Manifest]:
     columns = product.columns(dict.fromkeys(product.categories, ("a", "b")))
     generator = np.random.default_rng(seed)
     rows: Floats = generator.normal(size=(_ROWS, len(columns)))
-    labels: Sequence[float] = (rows[:, 0] + rows[:, -1] > 0).astype(np.float64)
+    labels: Floats = (rows[:, 0] + rows[:, -1] > 0).astype(np.float64)
     text = _fitted(rows, labels, seed)
     scorer = LightGbm().load(text)
     golden = [
@@ -107,7 +107,7 @@ def _small(product: Product, seed: int) -> tuple[bytes, Manifest]:
     return text, manifest
 
 
-def _fitted(rows: Floats, labels: Sequence[float], seed: int) -> bytes:
+def _fitted(rows: Floats, labels: Floats, seed: int) -> bytes:
     import lightgbm
 
     parameters = {"objective": "binary", "num_leaves": 31, "verbose": -1, "num_threads": 1, "seed": seed}

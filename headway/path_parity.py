@@ -89,15 +89,16 @@ def compare_paths(
         if len(found) != len(rows):
             raise ContractViolation(f"path {path}: gave {len(found)} answers to {len(rows)} rows")
     first, *others = answers
-    mismatched, listed = 0, []
+    mismatched = 0
+    listed: list[PathMismatch] = []
     for path in others:
         for row, wanted, got in zip(rows, answers[first], answers[path], strict=True):
-            found = [
+            differing = [
                 PathMismatch(path=path, row=row, feature=feature, got=is_, wanted=should_be)
                 for feature, is_, should_be in _differing(got, wanted, columns)
             ]
-            mismatched += bool(found)
-            listed += found[: MAX_LISTED - len(listed)]
+            mismatched += bool(differing)
+            listed += differing[: MAX_LISTED - len(listed)]
     return PathReport(
         paths=tuple(answers),
         seen=tuple(path for path, found in answers.items() if any(_vector(each) is not None for each in found)),
@@ -114,7 +115,7 @@ def _differing(got: PathAnswer, wanted: PathAnswer, columns: Sequence[str]) -> I
         yield "answer", _words(got), _words(wanted)
         return
     if got.vector is not None and wanted.vector is not None:
-        for place in np.flatnonzero(_bits(got.vector) != _bits(wanted.vector)):
+        for place in np.flatnonzero(_bits(got.vector) != _bits(wanted.vector)).tolist():
             yield columns[place], repr(float(got.vector[place])), repr(float(wanted.vector[place]))
     if not _same(got.score, wanted.score):
         yield "score", repr(got.score), repr(wanted.score)

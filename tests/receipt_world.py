@@ -47,7 +47,7 @@ def answer(receipt: str, *, number: int = 0, **changes: object) -> Prediction:
             key=made.entity(use.view, request),
             features=use.features,
             values=tuple(
-                AS_OF_US - HOUR_US if name.startswith("last_at") else None if place == 1 else number + place
+                AS_OF_US if name.startswith("last_at") else None if place == 1 else number + place
                 for place, name in enumerate(use.features)
             ),
             row_time_us=AS_OF_US - HOUR_US,

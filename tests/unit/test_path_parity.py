@@ -71,7 +71,8 @@ class Single(Assembler):
 
     def row(self, request: RequestValues, views: ViewValues, as_of_us: int) -> list[float]:
         with np.errstate(over="ignore"):
-            return np.array(super().row(request, views, as_of_us)).astype(np.float32).tolist()
+            single = np.array(super().row(request, views, as_of_us)).astype(np.float32)
+        return [float(value) for value in single]
 
 
 class Shifted(Assembler):

@@ -31,7 +31,7 @@ def place(tmp_path: Path) -> Installation:
 
 
 def changed(**changes: object) -> Prediction:
-    return answer(ID, **changes)
+    return msgspec.structs.replace(answer(ID), **changes)
 
 
 def reason(receipt: Receipt) -> str:
@@ -169,8 +169,8 @@ def test_another_model_under_the_same_number_is_not_taken_for_it(place: Installa
 
 
 def test_a_model_whose_bytes_were_exchanged_is_not_used(place: Installation) -> None:
-    _, manifest = place.registry.stored[product().name, 1]
-    place.registry.stored[product().name, 1] = (trained(2).text, manifest)
+    text, manifest = place.registry.stored[product().name, 1]
+    place.registry.stored[product().name, 1] = (text.replace(b"num_leaves=7", b"num_leaves=6"), manifest)
     place.log(answer(ID))
 
     assert "do not serve it" in reason(place.desk().receipt(ID))
