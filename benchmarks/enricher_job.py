@@ -1,4 +1,4 @@
-"""Headway's contestant of P7: the Enricher's own loop, log and handler, ``BROKER IN GROUP WINDOW_S``.
+"""Headway's contestant of P7: the Enricher's own loop, log and handler, ``BROKER IN GROUP WINDOW_S [INSTANCE]``.
 
 All of the job but its health port: transactions, dedupe state in its compacted topic, letters. Every window is a group
 and a memory of its own, since the ids of the window before would all be repeats.
@@ -32,7 +32,7 @@ class Counted:
         return self._handler.handle(batch)
 
 
-def main(broker: str, source: str, group: str, window_s: str) -> None:
+def main(broker: str, source: str, group: str, window_s: str, instance: str = "0") -> None:
     """Work until the meter ends the process."""
     configure_logging("p7")
     enrichment = ReferenceEnrichment(DOMAIN.load_reference())
@@ -42,7 +42,7 @@ def main(broker: str, source: str, group: str, window_s: str) -> None:
         bootstrap=broker,
         group=group,
         topics=[source],
-        instance="0",
+        instance=instance,
         on_assign=lambda owned: worker.assigned(partitions_of(owned)),
         on_revoke=lambda owned: worker.revoked(partitions_of(owned)),
     )

@@ -77,7 +77,7 @@ def run(plan: Plan, say: Say) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="headway-p7-") as name, contextlib.ExitStack() as started:
         folder = Path(name)
         kafka = started.enter_context(children.broker(folder, heap_mb=768)).bootstrap
-        _fill(kafka, say)
+        fill(kafka, say)
         ours, *peers = _jobs(kafka, folder, say)
         _check_same_work(kafka, (ours, *peers), say)
         compared = compare(
@@ -122,7 +122,8 @@ def _jobs(kafka: str, folder: Path, say: Say) -> tuple[Job, Job, Job]:
     )
 
 
-def _fill(kafka: str, say: Say) -> None:
+def fill(kafka: str, say: Say) -> None:
+    """Make the topics and write what everybody reads."""
     names = [
         SOURCE,
         SAMPLE,
