@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from headway.clock import monotonic_s
-from serving.feature_grpc import SERVICE
+from serving.grpc_server import FEATURE_SERVICE as SERVICE
 from serving.proto import features_pb2 as pb
 
 

@@ -55,6 +55,8 @@ class Ports(BaseModel):
 
     load_balancer: Port = Field(default=18_000, description="the one door: REST APIs, intake, documentation")
     load_balancer_grpc: Port = Field(default=18_001, description="the same door for gRPC")
+    load_balancer_tls: Port = Field(default=18_005, description="the door with TLS, when a certificate is configured")
+    load_balancer_grpc_tls: Port = Field(default=18_006, description="the door for gRPC with TLS, likewise")
     load_balancer_metrics: Port = Field(default=18_002, description="HAProxy's metrics; its admin end is a unix socket")
     collector_first: Port = Field(default=18_010, description="collectors, 4")
     enrichment: Port = Field(default=18_014, description="enrichment API")
@@ -132,6 +134,15 @@ class Settings(BaseSettings):
     )
     feature_rows_in_flight: int = Field(
         default=2_048, ge=1, description="rows one replica of the feature API works on at once; beyond them, 503"
+    )
+    predict_rows: int = Field(
+        default=256, ge=1, le=10_000, description="requests in one question to a prediction API, at most"
+    )
+    predict_cache: int = Field(
+        default=0, ge=0, description="scores one replica remembers, by the exact vector; 0 for none"
+    )
+    tls_certificate: str = Field(
+        default="", description="PEM file of certificate and key; with it the load balancer has doors with TLS too"
     )
     feast_project: str = Field(default="headway", description="prefix of every key in the online store")
     feast_registry: str = Field(

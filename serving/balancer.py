@@ -39,6 +39,8 @@ CHECK_INTERVAL_MS = 500
 _MAX_CONNECTIONS = 2_000
 # A read changes nothing, so an unanswered one may be sent again.
 _READS: tuple[RetryOn, ...] = ("conn-failure", "empty-response")
+# Health and reflection name no service in their path: reflection of the feature API tells of all of them, and health
+# of the models is asked where they are (headway.adapters.haproxy_inference).
 FEATURE_GRPC = (
     "/headway.features.v1.FeatureService",
     "/grpc.health.v1.Health",
@@ -59,24 +61,29 @@ def backend_name(product: str, colour: Colour) -> str:
     return f"{product}.{colour}"
 
 
-def product_backend(product: str, colour: Colour, servers: tuple[Server, ...]) -> Backend:
-    """Give one of a product's two backends with these servers."""
-    # A prediction changes nothing and its record is deduplicated by receipt, so an unanswered one may be sent again.
-    return _backend(
-        backend_name(product, colour), servers, answer_timeout_ms=2_000, retry_on=("conn-failure", "empty-response")
-    )
+def grpc_backend_name(product: str, colour: Colour) -> str:
+    """Give the name of one of a product's two backends for gRPC, whose servers are the same replicas."""
+    return f"{backend_name(product, colour)}-grpc"
 
 
-def wanted_servers(state: ProductState, colour: Colour, records: Records) -> tuple[Server, ...]:
-    """Give the servers a backend should have: weight 0 until its version is the one that is asked."""
+def product_backends(state: ProductState, colour: Colour, records: Records) -> tuple[Backend, Backend]:
+    """Give the two backends of a product's colour, for HTTP and for gRPC: weight 0 until its version is asked."""
     wanted = traffic(state)
     model = wanted.behind(colour)
-    if model is None:
-        return ()
     weight = SERVING_WEIGHT if colour == wanted.serving else 0
-    return tuple(
-        Server(name=record.replica, host=record.host, port=record.port, weight=weight)
-        for record in records(application_name(state.product, model))
+    found = () if model is None else tuple(records(application_name(state.product, model)))
+    http = tuple(Server(name=r.replica, host=r.host, port=r.port, weight=weight) for r in found)
+    # One fitness for both: the golden answer, which HTTP tells.
+    grpc = tuple(
+        Server(name=r.replica, host=r.host, port=r.grpc_port, weight=weight, check_port=r.port)
+        for r in found
+        if r.grpc_port
+    )
+    # A prediction changes nothing and its record is deduplicated by receipt, so an unanswered one may be sent again.
+    backend = partial(_backend, answer_timeout_ms=2_000, retry_on=_READS)
+    return (
+        backend(backend_name(state.product, colour), http),
+        backend(grpc_backend_name(state.product, colour), grpc, speaks="grpc"),
     )
 
 
@@ -129,7 +136,7 @@ def load_balancer_table(
     splits = []
     for product in products:
         state = states.get(product, ProductState(product=product))
-        backends += [product_backend(product, colour, wanted_servers(state, colour, records)) for colour in COLOURS]
+        backends += [backend for colour in COLOURS for backend in product_backends(state, colour, records)]
         splits.append(
             Split(
                 name=product,
@@ -137,6 +144,9 @@ def load_balancer_table(
                 blue=backend_name(product, "blue"),
                 green=backend_name(product, "green"),
                 green_share=green_share(state),
+                further=(f"/v2/models/{product}",),
+                grpc_blue=grpc_backend_name(product, "blue"),
+                grpc_green=grpc_backend_name(product, "green"),
             )
         )
     return LoadBalancerTable(
@@ -153,10 +163,12 @@ def load_balancer_table(
             Route(prefix="/v1/predictions", backend="receipts"),
             Route(prefix="/v1/releases", backend="release-guard"),
         ),
-        # Health and reflection name no service in their path; the feature API is the only one that speaks gRPC here.
         grpc_routes=tuple(Route(prefix=prefix, backend="features-grpc") for prefix in FEATURE_GRPC),
         splits=tuple(splits),
         backends=tuple(backends),
+        certificate=Path(settings.tls_certificate) if settings.tls_certificate else None,
+        tls_port=settings.ports.load_balancer_tls,
+        grpc_tls_port=settings.ports.load_balancer_grpc_tls,
     )
 
 

@@ -11,11 +11,11 @@ import msgspec
 
 from headway.clock import SECOND_US
 from headway.errors import PermanentFailure, TransientFailure
-from headway.features.online import FeatureReader
+from headway.features.online import FeatureReader, StoredRow
 from headway.features.services import feature_service
 from headway.predictions import ServedView
 from headway.product import Product
-from serving.service_reads import ServiceRead, ServiceReader
+from serving.service_reads import AsOfInThePast, ServiceRead, ServiceReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,10 @@ class OnlineFeatures:
         """
         row = self._row(request)
         try:
-            return self._views(row, await self._reader.now([row], arrived_us))
+            read = await self._reader.now([row], arrived_us)
         except (TransientFailure, PermanentFailure):
             return self._unavailable(row, arrived_us)
+        return self._views(row, read.rows[0], read)
 
     async def at(self, request: msgspec.Struct, as_of_us: int) -> ViewsRead:
         """Return the views as of an instant; waits for watermarks within the budget, stale when one is behind.
@@ -72,16 +73,33 @@ class OnlineFeatures:
         """
         row = self._row(request)
         try:
-            return self._views(row, await self._reader.at([row], as_of_us))
+            read = await self._reader.at([row], as_of_us)
         except (TransientFailure, PermanentFailure):
             return self._unavailable(row, as_of_us)
+        return self._views(row, read.rows[0], read)
+
+    async def each(
+        self, requests: Sequence[msgspec.Struct], arrived_us: int, as_of_us: int | None
+    ) -> list[ViewsRead | AsOfInThePast]:
+        """Return the views of several requests, read at once: as ``at`` an instant, or as ``now`` without one."""
+        rows = [self._row(request) for request in requests]
+        try:
+            if as_of_us is None:
+                read = await self._reader.each_now(rows, arrived_us)
+            else:
+                read = await self._reader.each_at(rows, as_of_us)
+        except (TransientFailure, PermanentFailure):
+            return [self._unavailable(row, arrived_us if as_of_us is None else as_of_us) for row in rows]
+        return [
+            read.leaks.get(place) or self._views(row, stored, read)
+            for place, (row, stored) in enumerate(zip(rows, read.rows, strict=True))
+        ]
 
     def _row(self, request: msgspec.Struct) -> dict[str, str | None]:
         named = ((key, getattr(request, key)) for key in self._service.keys)
         return {key: None if value is None else str(value) for key, value in named}
 
-    def _views(self, row: dict[str, str | None], read: ServiceRead) -> ViewsRead:
-        [stored] = read.rows
+    def _views(self, row: dict[str, str | None], stored: Sequence[StoredRow | None], read: ServiceRead) -> ViewsRead:
         views, stale, missing, watermarks = [], [], [], []
         for served, found, state, is_stale in zip(self._service.served, stored, read.states, read.stale, strict=True):
             name = served.name

@@ -4,11 +4,18 @@
 of the prediction log (SEMANTICS S17).
 """
 
+from http import HTTPStatus
+from typing import Literal, get_args
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from headway.predictions import ModelId
+from headway.problem import Problem
 from serving.asgi import Answer
+
+Protocol = Literal["json", "inference_http", "inference_grpc"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 # A prediction takes 1-3 ms; the wait for a watermark ends at 200 ms, a store that is away at 250 ms.
 _SECONDS = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -28,7 +35,7 @@ class PredictionMetrics:
         info.labels(product, str(model.version), model.digest).set(1)
         answers = Counter(
             "headway_prediction_answers",
-            "Answers by outcome: ok, stale, degraded, or why it was refused",
+            "Answers by outcome, one for each row of a question: ok, stale, degraded, or why it was refused",
             ["product", "outcome"],
             registry=self._registry,
         )
@@ -46,23 +53,38 @@ class PredictionMetrics:
         )
         latency = Histogram(
             "headway_prediction_seconds",
-            "Time from the request's head to its answer",
-            ["product"],
+            "Time from a question's head to its answer, whatever the number of its rows",
+            ["product", "protocol"],
             buckets=_SECONDS,
+            registry=self._registry,
+        )
+        looked_up = Counter(
+            "headway_prediction_cache_lookups",
+            "Vectors whose score was remembered, or not; nothing without a cache",
+            ["product", "outcome"],
             registry=self._registry,
         )
         self._product = product
         self._answers = answers
         # Looked up once: a label look-up costs more than the counting.
-        self._latency = latency.labels(product)
+        self._latency = {protocol: latency.labels(product, protocol) for protocol in PROTOCOLS}
+        self.cache_hit = looked_up.labels(product, "hit").inc
+        self.cache_missed = looked_up.labels(product, "miss").inc
         self._served = served.labels(product)
         self._acknowledged = logged.labels(product, "acknowledged")
         self._failed = logged.labels(product, "failed")
 
-    def answered(self, outcome: str, seconds: float) -> None:
+    def answered(self, outcome: str) -> None:
         """Count one answer."""
         self._answers.labels(self._product, outcome).inc()
-        self._latency.observe(seconds)
+
+    def refused(self, problem: Problem) -> None:
+        """Count one refusal."""
+        self.answered(HTTPStatus(problem.status).phrase.lower().replace(" ", "_"))
+
+    def took(self, protocol: Protocol, seconds: float) -> None:
+        """Note how long a question took."""
+        self._latency[protocol].observe(seconds)
 
     def served(self) -> None:
         """Count one prediction."""

@@ -80,6 +80,8 @@ class ReleaseSteps:
                 "online_store": settings.online_store,
                 "feast_project": settings.feast_project,
                 "kafka": settings.kafka_bootstrap,
+                "rows": str(settings.predict_rows),
+                "cache_entries": str(settings.predict_cache),
             },
             registry=str(replica_registry(settings)),
             # Two checks of the load balancer, and a little: by then it sends nothing any more.

@@ -50,7 +50,8 @@ class Served:
     the answer differs; it must take well under a millisecond, because every check of the load balancer runs it.
     ``close`` flushes what must not be lost, after the last request and before the process ends. ``lifespan`` is "on" when
     the application speaks ASGI's lifespan, to end what belongs to the event loop. ``http`` is uvicorn's: which protocol
-    class speaks on a connection.
+    class speaks on a connection. ``grpc_port`` tells, once the application has started, where it serves gRPC (0: nowhere),
+    and ``leave`` tells it from any thread that nothing new should come.
     """
 
     app: AsgiApp
@@ -59,6 +60,8 @@ class Served:
     close: Callable[[], None]
     lifespan: Literal["on", "off"] = "off"
     http: type[asyncio.Protocol] | Literal["httptools"] = "httptools"
+    grpc_port: Callable[[], int] = lambda: 0
+    leave: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,10 @@ class ReplicaSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicaRecord:
-    """How a replica is found: one file ``<registry>/<application>/<replica>.json`` from proof to departure."""
+    """How a replica is found: one file ``<registry>/<application>/<replica>.json`` from proof to departure.
+
+    ``grpc_port`` is 0 where it serves no gRPC.
+    """
 
     application: str
     replica: str
@@ -87,6 +93,7 @@ class ReplicaRecord:
     port: int
     pid: int
     digest: str
+    grpc_port: int = 0
 
     def path(self, registry: Path) -> Path:
         """Give the file of this record."""
@@ -189,6 +196,11 @@ class ReplicaServer:
             time.sleep(0.005)
 
     @property
+    def grpc_port(self) -> int:
+        """Where the application serves gRPC, once it has started; 0 for nowhere."""
+        return self._served.grpc_port()
+
+    @property
     def in_flight(self) -> int:
         """Count the requests being answered."""
         return len(self._server.server_state.tasks)
@@ -211,6 +223,7 @@ class ReplicaServer:
     def leave(self, *, drain_s: float, timeout_s: float) -> None:
         """Stop without losing a request: unfit for new ones at once, closed after ``drain_s``, then flush."""
         self.leaving = True
+        self._served.leave()
         time.sleep(drain_s)
         self._server.should_exit = True
         self._thread.join(timeout_s)
@@ -247,6 +260,7 @@ class PortReplica:
             port=self._server.port,
             pid=os.getpid(),
             digest=self._server.digest,
+            grpc_port=self._server.grpc_port,
         )
         self._record.write(spec.registry)
         self._meter = LoadMeter()

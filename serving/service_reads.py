@@ -7,7 +7,7 @@ until the next event comes.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -36,12 +36,14 @@ class ServiceRead(msgspec.Struct, frozen=True, gc=False):
         states: of the views, as they were before the rows were read.
         stale: whether the view's watermark is too far behind.
         rows: for each row asked for, what each view holds; None where it has no entity.
+        leaks: by place, the rows that hold something younger than the as-of, which nobody may use.
     """
 
     as_of_us: int
     states: tuple[ViewState, ...]
     stale: tuple[bool, ...]
     rows: list[tuple[StoredRow | None, ...]]
+    leaks: Mapping[int, AsOfInThePast] = {}
 
 
 class ServiceReader:
@@ -60,12 +62,7 @@ class ServiceReader:
             AsOfInThePast: a row is younger than producers' clocks explain.
             TransientFailure: the store does not answer.
         """
-        found = await self._read(rows)
-        youngest_us = _youngest_us(found)
-        as_of_us = youngest_us if arrived_us < youngest_us <= arrived_us + _CLOCK_SKEW_US else arrived_us
-        if youngest_us > as_of_us:
-            raise self._leak(rows, found, as_of_us)
-        return _judged(found, as_of_us, self._max_lags_us)
+        return _without_leaks(await self.each_now(rows, arrived_us))
 
     async def at(self, rows: Sequence[Keys], as_of_us: int) -> ServiceRead:
         """Return the features as of an instant; waits for watermarks within the budget, stale when one is behind.
@@ -74,6 +71,20 @@ class ServiceReader:
             AsOfInThePast: a row is younger than the instant.
             TransientFailure: the store does not answer.
         """
+        return _without_leaks(await self.each_at(rows, as_of_us))
+
+    async def each_now(self, rows: Sequence[Keys], arrived_us: int) -> ServiceRead:
+        """Return the same as ``now``, but a row that is too young is told in ``leaks`` and the others are answered."""
+        found = await self._read(rows)
+        latest_us = arrived_us + _CLOCK_SKEW_US
+        youngest_us = _youngest_us(found.rows)
+        if youngest_us > latest_us:
+            each_us = (_youngest_us([stored]) for stored in found.rows)
+            youngest_us = max((row_us for row_us in each_us if row_us <= latest_us), default=arrived_us)
+        return self._judged(rows, found, max(arrived_us, youngest_us), self._max_lags_us)
+
+    async def each_at(self, rows: Sequence[Keys], as_of_us: int) -> ServiceRead:
+        """Return the same as ``at``, but a row that is younger is told in ``leaks`` and the others are answered."""
         found = await self._read(rows)
         asked = [place for place, stored in enumerate(zip(*found.rows, strict=True)) if any(stored)]
         if _behind(found.states, asked, as_of_us):
@@ -84,29 +95,37 @@ class ServiceReader:
                 if not _behind((await self._read(())).states, asked, as_of_us):
                     found = await self._read(rows)
                     break
-        if _youngest_us(found) > as_of_us:
-            raise self._leak(rows, found, as_of_us)
-        return _judged(found, as_of_us, self._no_lag_us)
+        return self._judged(rows, found, as_of_us, self._no_lag_us)
 
-    def _leak(self, rows: Sequence[Keys], found: OnlineRows, as_of_us: int) -> AsOfInThePast:
-        for keys, stored in zip(rows, found.rows, strict=True):
+    def _judged(
+        self, rows: Sequence[Keys], found: OnlineRows, as_of_us: int, limits_us: tuple[int, ...]
+    ) -> ServiceRead:
+        stale = [
+            state.watermark_us is None or as_of_us - state.watermark_us > limit_us
+            for state, limit_us in zip(found.states, limits_us, strict=True)
+        ]
+        leaks = self._leaks(rows, found, as_of_us) if _youngest_us(found.rows) > as_of_us else {}
+        return ServiceRead(as_of_us, found.states, tuple(stale), found.rows, leaks)
+
+    def _leaks(self, rows: Sequence[Keys], found: OnlineRows, as_of_us: int) -> dict[int, AsOfInThePast]:
+        leaks: dict[int, AsOfInThePast] = {}
+        for place, (keys, stored) in enumerate(zip(rows, found.rows, strict=True)):
             for served, row in zip(self.service.served, stored, strict=True):
                 row_us = None if row is None else row.event_timestamp_us
                 if row_us is not None and row_us > as_of_us:
                     entity = {key: keys[key] for key in served.view.keys}
-                    return AsOfInThePast(
+                    leaks[place] = AsOfInThePast(
                         f"as_of: got {format_us(as_of_us)}, but {served.name} of {entity} already holds "
                         f"{format_us(row_us)}; the online store keeps only the newest row, ask the lake for the past"
                     )
-        raise AssertionError("called for a row that is younger")
+                    break
+        return leaks
 
 
-def _judged(found: OnlineRows, as_of_us: int, limits_us: tuple[int, ...]) -> ServiceRead:
-    stale = [
-        state.watermark_us is None or as_of_us - state.watermark_us > limit_us
-        for state, limit_us in zip(found.states, limits_us, strict=True)
-    ]
-    return ServiceRead(as_of_us, found.states, tuple(stale), found.rows)
+def _without_leaks(read: ServiceRead) -> ServiceRead:
+    for leak in read.leaks.values():
+        raise leak
+    return read
 
 
 def _behind(states: Sequence[ViewState], places: Sequence[int], as_of_us: int) -> bool:
@@ -114,9 +133,9 @@ def _behind(states: Sequence[ViewState], places: Sequence[int], as_of_us: int) -
     return any(watermark_us is None or watermark_us < as_of_us for watermark_us in watermarks_us)
 
 
-def _youngest_us(found: OnlineRows) -> int:
+def _youngest_us(rows: Sequence[Sequence[StoredRow | None]]) -> int:
     youngest_us = 0
-    for stored in found.rows:
+    for stored in rows:
         for row in stored:
             if row is not None and row.event_timestamp_us is not None and row.event_timestamp_us > youngest_us:
                 youngest_us = row.event_timestamp_us

@@ -5,7 +5,7 @@ guard and a replica that Ray replaced are one case. Refuses to wait: what is not
 What bites: the order. Servers get their weight before the share moves to them, and leave only afterwards.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from headway.adapters.haproxy import (
@@ -25,6 +25,7 @@ from serving.balancer import (
     application_name,
     backend_name,
     green_share,
+    grpc_backend_name,
     load_balancer_table,
     replica_registry,
 )
@@ -59,7 +60,12 @@ class TrafficControl:
         _write(table)
         admin = HaproxyAdmin(table.admin_socket, timeout_s=_COMMAND_TIMEOUT_S)
         backends = {backend.name: backend for backend in table.backends}
-        ours = [backends[backend_name(product, colour)] for product in self._products for colour in COLOURS]
+        ours = [
+            backends[name(product, colour)]
+            for product in self._products
+            for colour in COLOURS
+            for name in (backend_name, grpc_backend_name)
+        ]
         found = _by_backend(admin)
         for backend in ours:
             _join(admin, backend, found.get(backend.name, []))
@@ -77,13 +83,17 @@ class TrafficControl:
         return self._seen.get(backend_name(product, colour), [])
 
     def fit(self, product: str, colour: Colour) -> int:
-        """Count the servers of a backend that pass the golden check."""
-        return sum(server.check == "L7OK" for server in self.servers(product, colour))
+        """Count the replicas of a colour that pass the golden check, over every protocol they serve."""
+        return self._count(product, colour, lambda server: server.check == "L7OK")
 
     def asked(self, product: str, colour: Colour) -> int:
-        """Count the servers of a backend that pass the golden check and take requests."""
+        """Count the replicas of a colour that pass the golden check and take requests, over every protocol."""
+        return self._count(product, colour, lambda server: server.check == "L7OK" and server.weight == SERVING_WEIGHT)
+
+    def _count(self, product: str, colour: Colour, holds: Callable[[ServerStatus], bool]) -> int:
+        over_grpc = {server.server: server for server in self._seen.get(grpc_backend_name(product, colour), [])}
         return sum(
-            server.check == "L7OK" and server.weight == SERVING_WEIGHT for server in self.servers(product, colour)
+            holds(server) and holds(over_grpc.get(server.server, server)) for server in self.servers(product, colour)
         )
 
     def _forget_dead(self, states: Mapping[str, ProductState]) -> None:

@@ -15,8 +15,8 @@ from headway.clock import SystemClock, parse_instant_us
 from headway.features.online import FeatureReader, Keys
 from headway.settings import LOOPBACK
 from serving.feature_answers import FeatureLimits
-from serving.feature_grpc import SERVICE
 from serving.features_main import FeatureReplica
+from serving.grpc_server import FEATURE_SERVICE as SERVICE
 from serving.proto import features_pb2 as pb
 from tests.feature_world import LIMITS
 

@@ -16,11 +16,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from headway.adapters.haproxy_inference import Model, grpc_lines, server_lines
 from headway.errors import ContractViolation, PermanentFailure, TransientFailure
 
 RECEIPT_HEADER = "headway-receipt"
@@ -139,20 +140,33 @@ class Route:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Every path under ``prefix`` goes to ``green`` for buckets below ``green_share`` of 10,000, else to ``blue``."""
+    """Every path under ``prefix`` goes to ``green`` for buckets below ``green_share`` of 10,000, else to ``blue``.
+
+    So does every path under one of ``further``, and over gRPC the inference calls for the model of this name, to
+    ``grpc_green`` and ``grpc_blue``; without those it is no model there.
+    """
 
     name: str
     prefix: str
     blue: str
     green: str
     green_share: int
+    further: tuple[str, ...] = ()
+    grpc_blue: str = ""
+    grpc_green: str = ""
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The backends it leads to."""
+        return tuple(filter(None, (self.blue, self.green, self.grpc_blue, self.grpc_green)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadBalancerTable:
     """All the load balancer knows. ``directory`` receives its files and its sockets; keep it under 80 characters.
 
-    ``grpc_routes`` are of the door for gRPC: a prefix is ``/package.Service``.
+    ``grpc_routes`` are of the door for gRPC: a prefix is ``/package.Service``. With a ``certificate`` (a PEM file of
+    certificate and key) both doors are open with TLS too, on ports of their own.
     """
 
     host: str
@@ -165,13 +179,15 @@ class LoadBalancerTable:
     grpc_routes: tuple[Route, ...]
     splits: tuple[Split, ...]
     backends: tuple[Backend, ...]
+    certificate: Path | None = None
+    tls_port: int = 0
+    grpc_tls_port: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a route to a backend that is not there, a name said twice, or a share out of range."""
         known = [backend.name for backend in self.backends]
-        wanted = [route.backend for route in (*self.routes, *self.grpc_routes)] + [
-            b for split in self.splits for b in (split.blue, split.green)
-        ]
+        wanted = [route.backend for route in (*self.routes, *self.grpc_routes)]
+        wanted += [backend for split in self.splits for backend in split.backends]
         if missing := sorted(set(wanted) - set(known)):
             msg = f"load balancer table: no backend {', '.join(missing)} (found: {', '.join(sorted(known))}). Add it, or change the route."
             raise ContractViolation(msg)
@@ -179,14 +195,38 @@ class LoadBalancerTable:
             msg = f"load balancer table: a backend name occurs twice (found: {', '.join(sorted(known))}). Names must differ."
             raise ContractViolation(msg)
         for entry in (*_entries(self), *self.grpc_routes):
-            _check_path(entry.prefix, owner="route")
+            for prefix in _prefixes(entry):
+                _check_path(prefix, owner="route")
         speaking = {backend.name for backend in self.backends if backend.speaks == "grpc"}
-        if odd := sorted(speaking ^ {route.backend for route in self.grpc_routes}):
+        led = {route.backend for route in self.grpc_routes}
+        led |= {backend for split in self.splits for backend in (split.grpc_blue, split.grpc_green) if backend}
+        if odd := sorted(speaking ^ led):
             msg = f"load balancer table: backends {', '.join(odd)} speak gRPC without a gRPC route, or have one and do not"
             raise ContractViolation(msg)
         for split in self.splits:
             _check_name("split", split.name)
             _check_share(split.name, split.green_share)
+        if self.certificate is not None and not (self.tls_port and self.grpc_tls_port):
+            msg = (
+                "load balancer table: a certificate without ports for TLS; wanted tls_port and grpc_tls_port beside it"
+            )
+            raise ContractViolation(msg)
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The splits that are models of the Open Inference Protocol."""
+        return tuple(
+            Model(
+                name=split.name,
+                blue=split.blue,
+                green=split.green,
+                grpc_blue=split.grpc_blue,
+                grpc_green=split.grpc_green,
+                shares=str(self.shares),
+            )
+            for split in self.splits
+            if split.grpc_blue and split.grpc_green
+        )
 
     @property
     def admin_socket(self) -> Path:
@@ -290,6 +330,7 @@ global
     stats socket {table.admin_socket} mode 600 level admin expose-fd listeners
     server-state-file {table.directory}/servers.state
     lua-load {table.directory}/uuid7.lua
+    ssl-default-bind-options ssl-min-ver TLSv1.2
 
 defaults
     mode http
@@ -317,11 +358,11 @@ frontend metrics
 """
 
 
-def _render_door(name: str, bind: str, *, path: str) -> list[str]:
+def _render_door(name: str, binds: tuple[str, ...], *, path: str) -> list[str]:
     log_format = "{" + ",".join(_LOG_FIELDS).replace("{path}", path) + "}"
     return [
         f"frontend {name}",
-        f"    bind {bind}",
+        *(f"    bind {bind}" for bind in binds),
         # Only requests are logged here, as JSON; what HAProxy says about its servers goes to standard error.
         "    log global",
         f"    log-format '{log_format}'",
@@ -330,33 +371,47 @@ def _render_door(name: str, bind: str, *, path: str) -> list[str]:
         "    unique-id-format %[lua.uuid7]",
         f"    unique-id-header {RECEIPT_HEADER}",
         f"    http-after-response set-header {RECEIPT_HEADER} %[unique-id]",
+        "    http-request set-var(txn.cohort) unique-id",
+        f"    http-request set-var(txn.cohort) req.hdr({API_KEY_HEADER}) if {{ req.hdr({API_KEY_HEADER}) -m found }}",
+        f"    http-request set-var(txn.cohort) req.hdr({COHORT_HEADER}) if {{ req.hdr({COHORT_HEADER}) -m found }}",
+        f"    http-request set-var(txn.bucket) var(txn.cohort),xxh32,mod({BUCKETS})",
     ]
 
 
+def _binds(table: LoadBalancerTable, port: int, tls_port: int, *, spoken: str, offered: str) -> tuple[str, ...]:
+    plain = f"{table.host}:{port}{spoken}"
+    if table.certificate is None:
+        return (plain,)
+    return plain, f"{table.host}:{tls_port} ssl crt {table.certificate} alpn {offered}"
+
+
 def _render_grpc(table: LoadBalancerTable) -> str:
+    binds = _binds(table, table.grpc_port, table.grpc_tls_port, spoken=" proto h2", offered="h2")
     # HTTP/2 says its target with the host before it.
-    lines = _render_door("grpc", f"{table.host}:{table.grpc_port} proto h2", path="var(txn.path)")
+    lines = _render_door("grpc", binds, path="var(txn.path)")
     lines.append("    http-request set-var(txn.path) path")
+    lines += grpc_lines(table.models)
     lines += [f"    use_backend {route.backend} if {{ path_beg {route.prefix}/ }}" for route in table.grpc_routes]
     # A gRPC client takes 404 for a method that is not implemented.
     return "\n".join([*lines, "    default_backend unknown"]) + "\n"
 
 
 def _render_frontend(table: LoadBalancerTable) -> str:
+    binds = _binds(table, table.port, table.tls_port, spoken="", offered="h2,http/1.1")
     lines = [
-        *_render_door("api", f"{table.host}:{table.port}", path="capture.req.uri,field(1,?)"),
+        *_render_door("api", binds, path="capture.req.uri,field(1,?)"),
         "    monitor-uri /livez",
-        "    http-request set-var(txn.cohort) unique-id",
-        f"    http-request set-var(txn.cohort) req.hdr({API_KEY_HEADER}) if {{ req.hdr({API_KEY_HEADER}) -m found }}",
-        f"    http-request set-var(txn.cohort) req.hdr({COHORT_HEADER}) if {{ req.hdr({COHORT_HEADER}) -m found }}",
-        f"    http-request set-var(txn.bucket) var(txn.cohort),xxh32,mod({BUCKETS})",
+        *server_lines(table.models),
     ]
     # The longest prefix wins whatever the order of the table; an ACL is named by its place because a name is not a path.
     longest_first = sorted(_entries(table), key=lambda entry: (-len(entry.prefix), entry.prefix))
     for place, entry in reversed(tuple(enumerate(longest_first))):
         under = f"under_{place}"
-        lines += [f"    acl {under} path {entry.prefix}", f"    acl {under} path_beg {entry.prefix}/"]
+        for prefix in _prefixes(entry):
+            lines += [f"    acl {under} path {prefix}", f"    acl {under} path_beg {prefix}/"]
         if isinstance(entry, Split):
+            # Whoever sends a body byte by byte must not hold a replica's slot meanwhile.
+            lines.append(f"    http-request wait-for-body time 5s if {under}")
             share = f"str({entry.name}),map_str_int({table.shares},0)"
             lines.append(f"    http-request set-var(txn.green_share) {share} if {under}")
     for place, entry in enumerate(longest_first):
@@ -372,6 +427,10 @@ def _render_frontend(table: LoadBalancerTable) -> str:
 
 def _entries(table: LoadBalancerTable) -> tuple[Route | Split, ...]:
     return (*table.routes, *table.splits)
+
+
+def _prefixes(entry: Route | Split) -> tuple[str, ...]:
+    return (entry.prefix, *entry.further) if isinstance(entry, Split) else (entry.prefix,)
 
 
 def _render_backend(backend: Backend) -> str:
@@ -390,7 +449,8 @@ def _render_backend(backend: Backend) -> str:
 
 
 def _problem(kind: str, title: str) -> str:
-    body = f'{{"type":"/problems/{kind}","title":"{title}"}}'
+    # `error` is what clients of the Open Inference Protocol read.
+    body = f'{{"type":"/problems/{kind}","title":"{title}","error":"{title}"}}'
     return f"content-type application/problem+json string '{body}'"
 
 
@@ -449,7 +509,7 @@ class HaproxyAdmin:
     def add_server(self, backend: Backend, server: Server) -> None:
         """Add a server that is checked but takes no request: it starts at weight 0 whatever ``server.weight`` says."""
         place = f"{backend.name}/{server.name}"
-        cold = Server(name=server.name, host=server.host, port=server.port, weight=0)
+        cold = replace(server, weight=0)
         self._order(
             f"add server {place} {backend.server_options(cold)}", subject=place, accepts=r"New server registered\."
         )

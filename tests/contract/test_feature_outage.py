@@ -19,7 +19,7 @@ from headway.errors import TransientFailure
 from headway.features.online import FeatureReader, Keys, OnlineRows, OnlineView, ReadRows, StoredRow
 from headway.features.readiness import ViewState
 from headway.local.valkey import valkey_command, valkey_ready
-from serving.feature_grpc import RETRY_TRAILER
+from serving.grpc_server import RETRY_TRAILER
 from tests.feature_replica import NOON_US, PROJECT, Client, reader_of, running_replica
 from tests.feature_world import KEYS, SERVICE, backfilled, fill
 from tests.free_ports import free_port

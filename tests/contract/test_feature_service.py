@@ -19,8 +19,9 @@ from headway.clock import SystemClock
 from headway.errors import PermanentFailure, TransientFailure
 from headway.features.online import Keys, OnlineRows
 from products.flight_delay.product import PRODUCT
-from serving.feature_grpc import PROBLEM_TRAILER, SERVICE
 from serving.features_main import FeatureReplica
+from serving.grpc_server import FEATURE_SERVICE as SERVICE
+from serving.grpc_server import PROBLEM_TRAILER
 from serving.proto import features_pb2 as pb
 from tests.feature_replica import (
     METHOD,

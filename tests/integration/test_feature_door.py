@@ -20,8 +20,8 @@ from headway.adapters.haproxy import HaproxyAdmin
 from headway.local import lifecycle
 from headway.settings import LOOPBACK, Settings, project_root
 from serving.balancer import count_answers
-from serving.feature_grpc import PROBLEM_TRAILER
 from serving.feature_metrics import FeatureMetrics
+from serving.grpc_server import PROBLEM_TRAILER
 from tests.feature_replica import Client, client_of, fill_with_flights
 from tests.serving_world import free_settings, short_folder
 

@@ -22,8 +22,9 @@ from headway.release import Change, PinnedVersion, Placed, ProductState
 from headway.settings import LOOPBACK, Settings
 from headway.topics import predictions_topic, topic_table
 from serving.balancer import count_answers, release_table_path, replica_registry
-from serving.predict import Parts, PredictionApi
+from serving.predict import PredictionApi
 from serving.replica import ReplicaRecord, ReplicaServer
+from serving.scoring import Parts
 from tests.serving_world import flight, free_settings, product, short_folder, trained
 
 pytestmark = pytest.mark.integration

@@ -43,7 +43,8 @@ from headway.features.online import OnlineRows, StoredRow
 from headway.features.readiness import NEVER_SEEN
 from headway.topics import topic_table
 from products.catalogue import find_product
-from serving.predict import Parts, PredictionApi, load_predictor
+from serving.predict import PredictionApi, load_predictor
+from serving.scoring import Parts
 
 class Empty:
     def over(self, views):

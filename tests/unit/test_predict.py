@@ -1,118 +1,16 @@
 """What a client of the prediction API sees, with the online store and the log in memory."""
 
-import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
-from headway.adapters.memory import MemoryBroker, MemoryPublisher, MemoryReader
-from headway.clock import DAY_US, HOUR_US, SECOND_US, FrozenClock, from_us, parse_instant_us
-from headway.errors import ContractViolation, TransientFailure
-from headway.features.online import Keys, OnlineRows, OnlineView, ReadRows, StoredRow
-from headway.features.readiness import ViewState
+from headway.clock import HOUR_US, SECOND_US, parse_instant_us
+from headway.errors import ContractViolation
 from headway.manifest import MANIFEST_FILE, MODEL_FILE, encode_manifest
-from headway.ports import Position, Record
-from headway.predictions import Prediction, decode_prediction
-from headway.topics import predictions_topic, topic_table
-from serving.predict import MAX_REQUEST_BYTES, Parts, PredictionApi, load_predictor
+from serving.predict import MAX_REQUEST_BYTES, load_predictor
+from tests.prediction_world import AS_OF, AS_OF_US, NOW_US, VIEWS, Service, Store
 from tests.serving_world import flight, product, trained
-
-AS_OF = "2013-07-01T14:00:00Z"
-AS_OF_US = parse_instant_us(AS_OF, field="as_of")
-NOW_US = AS_OF_US + DAY_US
-VIEWS = len(product().views)
-
-
-@dataclass
-class Store:
-    """An online store with one row for every entity; ``watermarks_us`` are given out read by read, the last for good."""
-
-    row_us: int | None = AS_OF_US - HOUR_US
-    watermarks_us: list[int | None] = field(default_factory=lambda: [AS_OF_US])
-    away: bool = False
-    asked: list[Sequence[Keys]] = field(default_factory=list)
-
-    def over(self, views: Sequence[OnlineView]) -> ReadRows:
-        async def read(rows: Sequence[Keys]) -> OnlineRows:
-            self.asked.append(rows)
-            if self.away:
-                raise TransientFailure("online store: no answer")
-            watermark_us = self.watermarks_us.pop(0) if len(self.watermarks_us) > 1 else self.watermarks_us[0]
-            state = ViewState(watermark_us=watermark_us, bootstrapped_us=0, digest="d")
-            return OnlineRows((state,) * len(views), [tuple(self._row(v, row) for v in views) for row in rows])
-
-        return read
-
-    async def close(self) -> None:
-        self.away = True
-
-    def _row(self, view: OnlineView, row: Keys) -> StoredRow | None:
-        if None in [row[key] for key in view.keys]:
-            return None
-        values = tuple(
-            None if self.row_us is None else self.row_us if name.startswith("last_at") else place
-            for place, name in enumerate(view.features)
-        )
-        return StoredRow(values, self.row_us)
-
-
-class Deaf(MemoryPublisher):
-    """A log that acknowledges nothing."""
-
-    def publish_async(self, record: Record) -> asyncio.Future[Position]:
-        future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
-        future.set_exception(TransientFailure(f"{record.topic}: not acknowledged"))
-        return future
-
-
-class Service:
-    """The API with its surroundings in memory."""
-
-    def __init__(self, store: Store | None = None, *, deaf: bool = False) -> None:
-        self.broker = MemoryBroker()
-        self.broker.create(
-            topic_table(views=[], products=[product().name], replication_factor=1, min_insync_replicas=1)
-        )
-        self.store = store or Store()
-        self.reference = product().domain.load_reference()
-        self.api = PredictionApi(
-            Parts(
-                product=product(),
-                version=3,
-                predictor=trained(1).predictor(),
-                reference=self.reference,
-                reader=self.store,
-                publisher=(Deaf if deaf else MemoryPublisher)(self.broker),
-                clock=FrozenClock(from_us(NOW_US)),
-            )
-        )
-
-    def send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        app: Any = self.api
-
-        async def exchange() -> httpx.Response:
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica") as client:
-                return await client.request(method, path, **request)
-
-        return asyncio.run(exchange())
-
-    def predict(self, body: bytes, **headers: str) -> httpx.Response:
-        fields = {"content-type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
-        return self.send("POST", "/v1/flight_delay/predict", content=body, headers=fields)
-
-    def logged(self) -> list[Prediction]:
-        return [decode_prediction(m.value or b"") for m in MemoryReader(self.broker).read(PREDICTIONS)]
-
-    def metric(self, line: str) -> float:
-        page = self.send("GET", "/metrics").text
-        return next((float(row.rpartition(" ")[2]) for row in page.splitlines() if row.startswith(line)), 0.0)
-
-
-PREDICTIONS = predictions_topic(product().name)
 
 
 def test_an_answer_names_probability_model_features_and_receipt() -> None:
@@ -302,6 +200,37 @@ def test_the_openapi_document_describes_the_request_by_its_own_type() -> None:
     operation = document["paths"]["/v1/flight_delay/predict"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
     assert set(document["components"]["schemas"][schema]["required"]) == set(msgspec.json.decode(flight()))
+
+
+def test_the_examples_of_the_openapi_document_run_as_they_stand() -> None:
+    service = Service(Store(watermarks_us=[NOW_US]))
+    document = service.send("GET", "/v1/flight_delay/openapi.json").json()
+
+    for path, methods in document["paths"].items():
+        operation = methods["post"]
+        asked = operation["requestBody"]["content"]["application/json"]["example"]
+        answer = service.post(path, msgspec.json.encode(asked))
+        shown = operation["responses"]["200"]["content"]["application/json"]["example"]
+        assert answer.status_code == 200, answer.text
+        assert shape(answer.json()) == shape(shown)
+
+
+def shape(document: Any) -> Any:
+    """The names in a document and where they are."""
+    if isinstance(document, dict):
+        return {name: shape(value) for name, value in document.items()}
+    return [shape(value) for value in document[:1]] if isinstance(document, list) and document else None
+
+
+def test_the_page_for_people_shows_a_command_for_every_operation_and_asks_nobody_for_anything() -> None:
+    service = Service()
+    answer = service.send("GET", "/v1/flight_delay/docs")
+
+    paths = service.send("GET", "/openapi.json").json()["paths"]
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert [path for path in paths if f"18000{path} -H" not in answer.text] == []
+    assert "<script" not in answer.text
+    assert "src=" not in answer.text
 
 
 def test_a_folder_with_other_bytes_than_its_manifest_is_not_served(tmp_path: Any) -> None:
