@@ -97,6 +97,29 @@ def test_one_row_scores_as_the_booster_says_whatever_is_in_it(name: str, row: li
 
 
 @pytest.mark.parametrize("name", sorted(SPECS))
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(
+        st.lists(
+            st.one_of(st.sampled_from(NASTY), st.floats(), st.integers(0, 60).map(float)),
+            min_size=FEATURES,
+            max_size=FEATURES,
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_a_batch_scores_as_the_booster_says_whatever_is_in_it(name: str, rows: list[list[float]]) -> None:
+    scorer, booster = models(name)
+    matrix = np.array(rows)
+
+    wanted = booster.predict(matrix, num_threads=1)
+
+    assert scorer.score(matrix).tobytes() == wanted.tobytes()
+    assert np.array([scorer.score_row(row) for row in matrix]).tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
 def test_bulk_equals_row_by_row_equals_the_booster(name: str) -> None:
     scorer, booster = models(name)
     rows = training_rows().x
@@ -112,6 +135,17 @@ def test_a_slice_of_a_wider_matrix_is_scored_by_its_values_not_its_memory() -> N
     wide = np.asfortranarray(np.hstack([training_rows().x[:50], np.zeros((50, 3))]))
 
     np.testing.assert_array_equal(scorer.score(wide[:, :FEATURES]), scorer.score(training_rows().x[:50]))
+
+
+def test_a_vector_that_does_not_lie_in_one_piece_is_scored_by_its_values() -> None:
+    scorer, booster = models("ours")
+    rows = np.asfortranarray(training_rows().x[:50])
+
+    strided = [scorer.score_row(row) for row in rows]
+    backwards = [scorer.score_row(row[::-1]) for row in rows]
+
+    np.testing.assert_array_equal(strided, booster.predict(rows, num_threads=1))
+    np.testing.assert_array_equal(backwards, booster.predict(np.ascontiguousarray(rows[:, ::-1]), num_threads=1))
 
 
 def test_threads_sharing_a_scorer_get_their_own_answers() -> None:
@@ -137,7 +171,7 @@ def test_threads_sharing_a_scorer_get_their_own_answers() -> None:
     [
         lambda x: x[0, :-1].copy(),
         lambda x: x[0].astype(np.float32),
-        lambda x: np.asfortranarray(x)[0],
+        lambda x: x[0].astype(">f8"),
         lambda x: x[:1],
     ],
 )

@@ -1,6 +1,7 @@
 """The one-machine load balancer's table, and the counting of its log; the binary only reads files here."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from headway.adapters.haproxy import check_load_balancer, write_load_balancer
@@ -23,6 +24,7 @@ def records(application: str) -> list[ReplicaRecord]:
             port=ports[application],
             pid=1,
             digest="d",
+            grpc_port=ports[application] + 100,
         )
     ]
 
@@ -48,15 +50,46 @@ def test_haproxy_accepts_the_table_and_a_product_without_a_release_has_no_server
         ("/v1/releases", "release-guard"),
     ]
     assert {route.backend for route in table.grpc_routes} == {"features-grpc"}
-    assert [(s.prefix, s.green_share) for s in table.splits] == [("/v1/delay", 0)]
+    assert [(s.prefix, s.further, s.green_share) for s in table.splits] == [("/v1/delay", ("/v2/models/delay",), 0)]
 
 
 def test_what_is_live_has_weight_and_what_is_being_proven_has_none(tmp_path: Path) -> None:
     proving = Release(number=2, target=Placed(model=V2, colour="green"), phase="proving", cause="test")
     state = ProductState(product="delay", live=LIVE.live, release=proving)
 
-    assert weights(LIVE, tmp_path) == {"delay.blue": [("delay.v1.a", 100)], "delay.green": []}
-    assert weights(state, tmp_path) == {"delay.blue": [("delay.v1.a", 100)], "delay.green": [("delay.v2.a", 0)]}
+    one, other = [("delay.v1.a", 100)], [("delay.v2.a", 0)]
+    assert weights(LIVE, tmp_path) == {
+        "delay.blue": one,
+        "delay.blue-grpc": one,
+        "delay.green": [],
+        "delay.green-grpc": [],
+    }
+    assert weights(state, tmp_path) == {
+        "delay.blue": one,
+        "delay.blue-grpc": one,
+        "delay.green": other,
+        "delay.green-grpc": other,
+    }
+
+
+def test_a_replica_is_asked_for_its_fitness_over_http_for_both_protocols(tmp_path: Path) -> None:
+    table = load_balancer_table(Settings(state=tmp_path), products=["delay"], states={"delay": LIVE}, records=records)
+
+    [server] = next(backend for backend in table.backends if backend.name == "delay.blue-grpc").servers
+
+    assert (server.port, server.check_port) == (4101, 4001)
+
+
+def test_a_replica_without_grpc_is_asked_over_http_alone(tmp_path: Path) -> None:
+    table = load_balancer_table(
+        Settings(state=tmp_path),
+        products=["delay"],
+        states={"delay": LIVE},
+        records=lambda application: [replace(record, grpc_port=0) for record in records(application)],
+    )
+
+    servers = {backend.name: len(backend.servers) for backend in table.backends}
+    assert (servers["delay.blue"], servers["delay.blue-grpc"]) == (1, 0)
 
 
 def test_only_reads_go_to_a_second_server_after_something_was_sent(tmp_path: Path) -> None:
@@ -66,6 +99,7 @@ def test_only_reads_go_to_a_second_server_after_something_was_sent(tmp_path: Pat
     retries = {backend.name: backend.retry_on for backend in table.backends}
 
     assert retries["collectors"] == retries["enrichment"] == ("conn-failure",)
+    assert retries["delay.blue"] == retries["delay.blue-grpc"]
     assert (
         retries["delay.blue"] == retries["features"] == retries["features-grpc"] == ("conn-failure", "empty-response")
     )
