@@ -18,7 +18,7 @@ from headway.errors import ContractViolation, HeadwayError, InputRejected
 from headway.problem import Problem
 from headway.product import Product
 from serving.collector_limits import Refused
-from serving.scoring import Scored, Scoring
+from serving.scoring import Arrival, Scored, Scoring
 
 Datatype = Literal["BYTES", "INT64", "FP64", "BOOL"]
 Value = str | bytes | int | float | bool | None
@@ -120,24 +120,24 @@ class Inference:
             "outputs": [_described(name, datatype) for name, datatype in OUTPUTS.items()],
         }
 
-    async def infer(self, question: Question, arrived_us: int, receipt: str) -> Inferred:
+    async def infer(self, question: Question, arrival: Arrival) -> Inferred:
         """Return the probabilities of a question's rows, each logged under its receipt.
 
         Raises:
             Refused: model, inputs or outputs are not what is here, or a row cannot be answered.
         """
         try:
-            return await self._infer(question, arrived_us, receipt)
+            return await self._infer(question, arrival)
         except HeadwayError as error:
-            raise Refused(self._scoring.refused(error, receipt)) from error
+            raise Refused(self._scoring.refused(error, arrival)) from error
 
-    async def _infer(self, question: Question, arrived_us: int, receipt: str) -> Inferred:
+    async def _infer(self, question: Question, arrival: Arrival) -> Inferred:
         self.check_model(question.model, question.version)
         wanted = list(question.outputs) or list(OUTPUTS)
         if unknown := [name for name in wanted if name not in OUTPUTS]:
             raise InputRejected(f"outputs: got {unknown[0]!r}, wanted {', '.join(OUTPUTS)}")
         requests = self.requests(question.inputs)
-        answers = await self._scoring.each(requests, arrived_us, receipt)
+        answers = await self._scoring.each(requests, arrival)
         scored: list[Scored] = []
         for place, answer in enumerate(answers):
             if isinstance(answer, Problem):

@@ -18,7 +18,7 @@ from serving.grpc_server import INFERENCE_SERVICE, GrpcServer, read_message
 from serving.inference import Inference, Inferred, Question, Tensor, Value
 from serving.inference_binary import binary_tensor, binary_values
 from serving.proto import inference_pb2 as pb
-from serving.scoring import Scoring
+from serving.scoring import Arrival, Scoring
 
 _CONTRACT = "proto/inference.proto"
 
@@ -66,17 +66,18 @@ class InferenceGrpc(GrpcServer):
         return pb.ModelMetadataResponse(**self._inference.model_metadata())
 
     async def _infer(self, raw: bytes, context: Any) -> pb.ModelInferResponse:
-        began_s, arrived_us = monotonic_s(), self._scoring.now_us()
+        began_s = monotonic_s()
         receipt = dict(context.invocation_metadata()).get(RECEIPT_HEADER) or str(uuid7())
+        arrival = Arrival(at_us=self._scoring.now_us(), receipt=receipt, source="grpc")
         try:
-            answer = await self._answered(_message(pb.ModelInferRequest, raw), arrived_us, receipt)
+            answer = await self._answered(_message(pb.ModelInferRequest, raw), arrival)
         except Refused as refusal:
             self._scoring.metrics.refused(refusal.problem)
             raise
         self._scoring.metrics.took("inference_grpc", monotonic_s() - began_s)
         return answer
 
-    async def _answered(self, request: pb.ModelInferRequest, arrived_us: int, receipt: str) -> pb.ModelInferResponse:
+    async def _answered(self, request: pb.ModelInferRequest, arrival: Arrival) -> pb.ModelInferResponse:
         try:
             tensors = list(_tensors(request))
         except InputRejected as error:
@@ -87,7 +88,8 @@ class InferenceGrpc(GrpcServer):
             inputs=tensors,
             outputs=[output.name for output in request.outputs],
         )
-        return self._answer(request, await self._inference.infer(question, arrived_us, receipt))
+        inferred = await self._inference.infer(question, arrival)
+        return self._answer(request, inferred)
 
     def _checked(self, message: Any, raw: bytes) -> None:
         asked = _message(message, raw)

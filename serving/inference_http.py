@@ -16,6 +16,7 @@ from serving.collector_limits import Refused
 from serving.inference import Inference, Inferred, Question, Tensor
 from serving.inference_binary import binary_tensor, binary_values
 from serving.prediction_metrics import PredictionMetrics
+from serving.scoring import Arrival
 
 PREFIX = "/v2"
 HEADER_LENGTH = "inference-header-content-length"
@@ -62,7 +63,7 @@ class InferenceHttp:
         except Refused as refusal:
             return refused(refusal)
 
-    async def infer(self, path: str, scope: Scope, receive: Receive, *, arrived_us: int, receipt: str) -> Answer:
+    async def infer(self, path: str, scope: Scope, receive: Receive, arrival: Arrival) -> Answer:
         """Answer ``/v2/models/<name>[/versions/<version>]/infer``."""
         try:
             match path.removeprefix(PREFIX).strip("/").split("/"):
@@ -73,7 +74,7 @@ class InferenceHttp:
                 case _:
                     raise _not_found(path)
             question, asked = await self._question(name, version, scope, receive)
-            inferred = await self._inference.infer(question, arrived_us, receipt)
+            inferred = await self._inference.infer(question, arrival)
         except Refused as refusal:
             self._metrics.refused(refusal.problem)
             return refused(refusal)

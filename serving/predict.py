@@ -40,7 +40,7 @@ from serving.lean_http import LeanHttp
 from serving.openapi import openapi_document
 from serving.prediction_answers import parse_rows, prediction_answer, rows_answer
 from serving.replica import Served
-from serving.scoring import FLUSH_TIMEOUT_S, Parts, Scored, Scoring
+from serving.scoring import FLUSH_TIMEOUT_S, Arrival, Parts, Scored, Scoring
 
 # A request is a few hundred bytes; what is longer is not one.
 MAX_REQUEST_BYTES = 16 * 1024
@@ -108,17 +108,17 @@ class PredictionApi:
 
     async def _post(self, path: str, scope: Scope, receive: Receive) -> Answer:
         began_s = monotonic_s()
-        arrived_us = self._scoring.now_us()
         headers = dict(scope["headers"])
         receipt = headers.get(_RECEIPT, b"").decode("latin-1") or str(uuid7())
+        arrival = Arrival(at_us=self._scoring.now_us(), receipt=receipt, source="request")
         if path.startswith(INFERENCE_PREFIX):
-            answer = await self._inference.infer(path, scope, receive, arrived_us=arrived_us, receipt=receipt)
+            answer = await self._inference.infer(path, scope, receive, arrival)
             self._scoring.metrics.took("inference_http", monotonic_s() - began_s)
         else:
             many = path.endswith("/rows")
             raw = await self._body(headers, receive, MAX_ROWS_BYTES if many else MAX_REQUEST_BYTES)
             if isinstance(raw, bytes):
-                found = await (self._rows if many else self._predicted)(raw, arrived_us, receipt)
+                found = await (self._rows if many else self._predicted)(raw, arrival)
             else:
                 found = raw
             answer = self._refused(found) if isinstance(found, Problem) else found
@@ -135,20 +135,20 @@ class PredictionApi:
             return Problem(413, "too-large", f"body: more than {limit} bytes, wanted fewer")
         return raw
 
-    async def _predicted(self, raw: bytes, arrived_us: int, receipt: str) -> Answer | Problem:
+    async def _predicted(self, raw: bytes, arrival: Arrival) -> Answer | Problem:
         try:
-            scored = await self._scoring.one(self._parts.product.parse_request(raw), arrived_us, receipt)
+            scored = await self._scoring.one(self._parts.product.parse_request(raw), arrival)
         except HeadwayError as error:
-            return self._scoring.refused(error, receipt)
+            return self._scoring.refused(error, arrival)
         self._scoring.log(scored)
         return json_answer(prediction_answer(scored))
 
-    async def _rows(self, raw: bytes, arrived_us: int, receipt: str) -> Answer | Problem:
+    async def _rows(self, raw: bytes, arrival: Arrival) -> Answer | Problem:
         try:
             requests = parse_rows(self._parts.product, raw, limit=self._parts.rows)
-            answers = await self._scoring.each(requests, arrived_us, receipt)
+            answers = await self._scoring.each(requests, arrival)
         except HeadwayError as error:
-            return self._scoring.refused(error, receipt)
+            return self._scoring.refused(error, arrival)
         for each in answers:
             if isinstance(each, Scored):
                 self._scoring.log(each)

@@ -20,7 +20,7 @@ from headway.features.online import FeatureReader
 from headway.manifest import sha256
 from headway.ports import Publisher
 from headway.prediction_cache import PredictionCache
-from headway.predictions import ModelId, Prediction, prediction_record
+from headway.predictions import ModelId, Prediction, Source, prediction_record
 from headway.predictor import Predictor
 from headway.problem import Problem
 from headway.product import Product
@@ -54,6 +54,14 @@ class Parts:
     grpc_port: int = 0
 
 
+class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """When a question came, under which receipt, and by which path."""
+
+    at_us: int
+    receipt: str
+    source: Source
+
+
 class Scored(msgspec.Struct, frozen=True, gc=False):
     """A prediction with how its features were read."""
 
@@ -81,7 +89,7 @@ class Scoring:
         """Return the instant, in microseconds UTC."""
         return to_us(self.parts.clock.now())
 
-    async def one(self, request: Any, arrived_us: int, receipt: str) -> Scored:
+    async def one(self, request: Any, arrival: Arrival) -> Scored:
         """Return the prediction for one request.
 
         Raises:
@@ -89,17 +97,15 @@ class Scoring:
             HeadwayError: it failed on our side.
         """
         if request.as_of is None:
-            read = await self._features.now(request, arrived_us)
+            read = await self._features.now(request, arrival.at_us)
         else:
             read = await self._features.at(request, to_us(request.as_of))
         values = self._values(request, read)
         views: ViewValues = {view.view: view.values for view in read.views}
         score = self.parts.predictor.predict(values, views, read.as_of_us).score
-        return self._scored(request, read, score, arrived_us, receipt)
+        return self._scored(request, read, score, arrival, arrival.receipt)
 
-    async def each(
-        self, requests: Sequence[Any | InputRejected], arrived_us: int, receipt: str
-    ) -> list[Scored | Problem]:
+    async def each(self, requests: Sequence[Any | InputRejected], arrival: Arrival) -> list[Scored | Problem]:
         """Return a prediction for each request, or why there is none, in their order.
 
         All are read at one instant, that of the first: a request that names another is refused.
@@ -116,7 +122,7 @@ class Scoring:
                 as_of = request.as_of
                 asked.append((place, request))
         as_of_us = None if as_of is None else to_us(as_of)
-        reads = await self._features.each([request for _, request in asked], arrived_us, as_of_us) if asked else []
+        reads = await self._features.each([request for _, request in asked], arrival.at_us, as_of_us) if asked else []
         ready: list[tuple[int, Any, ViewsRead, RequestValues]] = []
         for (place, request), read in zip(asked, reads, strict=True):
             try:
@@ -124,10 +130,10 @@ class Scoring:
                     raise read
                 ready.append((place, request, read, self._values(request, read)))
             except HeadwayError as error:
-                answers[place] = self.refused(error, receipt)
-        receipts = row_receipts(receipt, len(requests))
+                answers[place] = self.refused(error, arrival)
+        receipts = row_receipts(arrival.receipt, len(requests))
         for (place, request, read, _), score in zip(ready, self._scores(ready), strict=True):
-            answers[place] = self._scored(request, read, score, arrived_us, receipts[place])
+            answers[place] = self._scored(request, read, score, arrival, receipts[place])
         return [answer for answer in answers if answer is not None]
 
     def log(self, scored: Scored) -> None:
@@ -138,10 +144,10 @@ class Scoring:
         acknowledged = self.parts.publisher.publish_async(prediction_record(scored.prediction))
         acknowledged.add_done_callback(self._logged)
 
-    def refused(self, error: HeadwayError, receipt: str) -> Problem:
+    def refused(self, error: HeadwayError, arrival: Arrival) -> Problem:
         """Return the problem a client is told; what is our fault goes into the log."""
         if not isinstance(error, InputRejected):
-            _LOG.error("not predicted", receipt=receipt, reason=str(error))
+            _LOG.error("not predicted", receipt=arrival.receipt, reason=str(error))
         return problem_of(error)
 
     def close(self) -> None:
@@ -161,12 +167,12 @@ class Scoring:
         asked = [(values, {view.view: view.values for view in read.views}) for _, _, read, values in ready]
         return self.parts.predictor.predict_each(asked, ready[0][2].as_of_us)
 
-    def _scored(self, request: Any, read: ViewsRead, score: float, arrived_us: int, receipt: str) -> Scored:
+    def _scored(self, request: Any, read: ViewsRead, score: float, arrival: Arrival, receipt: str) -> Scored:
         prediction = Prediction(
             receipt=receipt,
             product=self.model.name,
             as_of_us=read.as_of_us,
-            requested_at_us=arrived_us,
+            requested_at_us=arrival.at_us,
             model=self.model,
             reference_version=self.parts.reference.version,
             request=msgspec.Raw(msgspec.json.encode(request)),
@@ -174,7 +180,7 @@ class Scoring:
             probability=score,
             degraded=read.degraded,
             stale=read.stale,
-            source="request",
+            source=arrival.source,
             commit=self.parts.commit,
         )
         return Scored(prediction, read)
