@@ -72,7 +72,7 @@ class NotAnswered(TransientFailure):
     """Nobody answered in time; ``attempts`` were sent."""
 
     def __init__(self, reason: str, *, attempts: int) -> None:
-        super().__init__(f"{reason}, {attempts} attempts")
+        super().__init__(f"{reason} (attempts: {attempts})")
         self.attempts = attempts
 
 

@@ -37,8 +37,8 @@ _LOG = structlog.get_logger()
 class Parts:
     """What answering needs; put together by `serving.predict.build`, or by a test from memory.
 
-    ``commit`` is of this code, if known. ``rows`` is how many requests one question may hold, ``cache_entries`` how many scores are remembered (0: none), and
-    ``grpc_port`` where gRPC is served (0: the system chooses).
+    ``commit`` is of this code, if known. ``rows`` is how many requests one question may hold, ``cache_entries`` how many
+    scores are remembered (0: none), and ``grpc_port`` where gRPC is served (0: the system chooses).
     """
 
     product: Product

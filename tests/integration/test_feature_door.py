@@ -4,13 +4,11 @@ import json
 import os
 import re
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 from typing import Any, Self
 
 import grpc
@@ -23,6 +21,7 @@ from serving.balancer import count_answers
 from serving.feature_metrics import FeatureMetrics
 from serving.grpc_server import PROBLEM_TRAILER
 from tests.feature_replica import Client, client_of, fill_with_flights
+from tests.page_examples import differences, examples
 from tests.serving_world import free_settings, short_folder
 
 # redis-py warns about its own deprecations.
@@ -93,65 +92,17 @@ def test_a_store_that_was_never_filled_is_not_served(settings: Settings, door: C
     assert (status, headers["retry-after"], problem["type"]) == (503, "30", "urn:headway:problem:view-not-ready")
 
 
-class Example:
-    """One block of the page: what it runs, and what it says that gives."""
-
-    def __init__(self, language: str, text: str) -> None:
-        self.language = language
-        if language == "console":
-            command, _, self.output = text.removeprefix("$ ").replace("\\\n", " ").partition("\n")
-            self.source = command
-        else:
-            self.source, _, output = text.partition("\n# prints\n")
-            self.output = "\n".join(line.removeprefix("# ") for line in output.splitlines())
-
-    def run(self, moved: Callable[[str], str]) -> str:
-        source = moved(self.source)
-        if self.language == "console":
-            done = subprocess.run(["bash", "-c", source], capture_output=True, text=True, timeout=WITHIN_S, check=True)
-            return done.stdout
-        printed = StringIO()
-        with redirect_stdout(printed):
-            exec(compile(source, str(PAGE), "exec"), {})  # the page's own words
-        return printed.getvalue()
-
-
-def examples() -> list[Example]:
-    blocks = re.findall(r"^```(console|python)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [Example(language, text) for language, text in blocks]
-
-
-def shown(documented: Any, given: Any) -> list[str]:
-    """Where an answer differs from what the page shows of it; `...` stands for what it leaves out."""
-    if isinstance(documented, dict) and isinstance(given, dict):
-        names = documented.keys() - {"..."}
-        missing = [f"{name}: not there" for name in names - given.keys()]
-        more = [] if "..." in documented else [f"{name}: not shown" for name in given.keys() - names]
-        deeper = [f"{n}.{p}" for n in names & given.keys() for p in shown(documented[n], given[n])]
-        return missing + more + deeper
-    if isinstance(documented, list) and isinstance(given, list):
-        named = documented[:-1] if documented[-1:] == ["..."] else documented
-        if len(named) == len(given) or named is not documented:
-            return [p for one, other in zip(named, given, strict=False) for p in shown(one, other)]
-    return [] if documented == given else [f"page {documented!r}, answer {given!r}"]
-
-
-@pytest.mark.parametrize("number", range(len(examples())))
+@pytest.mark.parametrize("number", range(len(examples(PAGE))))
 def test_the_page_shows_what_is_answered(settings: Settings, flights: list[dict[str, str]], number: int) -> None:
     assert flights
-    example = examples()[number]
+    example = examples(PAGE)[number]
     ports = {"18000": settings.ports.load_balancer, "18001": settings.ports.load_balancer_grpc}
 
-    printed = example.run(lambda text: re.sub(r"1800[01]", lambda found: str(ports[found[0]]), text))
-
-    if example.output.lstrip().startswith(("{", "[")):
-        assert shown(json.loads(example.output), json.loads(printed)) == []
-    else:
-        assert printed.strip() == example.output.strip()
+    assert differences(example, example.run(ports)) == []
 
 
 def test_the_page_has_examples_of_both_protocols() -> None:
-    sources = [example.source for example in examples()]
+    sources = [example.source for example in examples(PAGE)]
 
     assert any("curl" in source for source in sources)
     assert any("grpc.insecure_channel" in source for source in sources)

@@ -172,7 +172,7 @@ def test_what_was_not_answered_is_asked_again(server: Server, ask: Ask, trouble:
 def test_attempts_are_bounded_and_the_last_reason_is_told(server: Server, ask: Ask) -> None:
     server.tells = [Told(status=503, body={"title": "busy"})]
 
-    with pytest.raises(NotAnswered, match="HTTP 503: busy, 3 attempts") as failed:
+    with pytest.raises(NotAnswered, match=r"HTTP 503: busy \(attempts: 3\)") as failed:
         ask(server.url, POLICY, lambda client: client.predict(FLIGHT))
 
     assert (failed.value.attempts, len(server.asked)) == (3, 3)
@@ -279,5 +279,5 @@ def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
     call = Call(replace(POLICY, deadline_s=1.0), traceparent=None, now_s=0.0)
     call.headers()
 
-    with pytest.raises(NotAnswered, match="1 attempts"):
+    with pytest.raises(NotAnswered, match="attempts: 1"):
         call.wait_s(Attempted("HTTP 503", retry=True, retry_after_s=1.0), now_s=0.5)
