@@ -79,8 +79,10 @@ class TrafficControl:
         self._seen = _by_backend(admin)
 
     def servers(self, product: str, colour: Colour) -> list[ServerStatus]:
-        """Give the servers of a backend as the last pass left them."""
-        return self._seen.get(backend_name(product, colour), [])
+        """Give the servers of a colour, of every protocol, as the last pass left them."""
+        return [
+            server for name in (backend_name, grpc_backend_name) for server in self._seen.get(name(product, colour), [])
+        ]
 
     def fit(self, product: str, colour: Colour) -> int:
         """Count the replicas of a colour that pass the golden check, over every protocol they serve."""
@@ -93,7 +95,8 @@ class TrafficControl:
     def _count(self, product: str, colour: Colour, holds: Callable[[ServerStatus], bool]) -> int:
         over_grpc = {server.server: server for server in self._seen.get(grpc_backend_name(product, colour), [])}
         return sum(
-            holds(server) and holds(over_grpc.get(server.server, server)) for server in self.servers(product, colour)
+            holds(server) and holds(over_grpc.get(server.server, server))
+            for server in self._seen.get(backend_name(product, colour), [])
         )
 
     def _forget_dead(self, states: Mapping[str, ProductState]) -> None:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 
@@ -24,10 +26,13 @@ from headway.registry import CHAMPION, LIVE
 from headway.settings import LOOPBACK, Settings
 from serving.balancer import count_answers
 from serving.deployment import local_cluster
+from serving.grpc_server import INFERENCE_SERVICE
 from serving.predict import VERSION_HEADER
+from serving.proto import inference_pb2 as pb
 from serving.release_guard import run
 from serving.release_steps import ReleaseSteps
-from tests.serving_world import Trained, flight, free_settings, product, short_folder, trained
+from tests.inference_world import grpc_question
+from tests.serving_world import FLIGHT, Trained, flight, free_settings, product, short_folder, trained
 
 pytestmark = pytest.mark.integration
 
@@ -104,6 +109,7 @@ class Stack:
     settings: Settings
     registry: MemoryRegistry
     reports: list[LoadReport] = field(default_factory=list)
+    inferred: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
     def balancer(self) -> Iterator["subprocess.Popen[bytes]"]:
@@ -177,7 +183,7 @@ class Stack:
 
     @contextmanager
     def load(self) -> Iterator[None]:
-        """Offer 50 requests a second for as long as the block takes, and a second before and after."""
+        """Offer 50 requests and some 20 gRPC calls a second while the block runs, and a second before and after."""
         stop = threading.Event()
         request = HttpRequest(
             method="POST",
@@ -199,15 +205,30 @@ class Stack:
                 )
                 self.reports.append(asyncio.run(load))
 
-        thread = threading.Thread(target=offer)
-        thread.start()
+        threads = [threading.Thread(target=offer), threading.Thread(target=self._infer, args=(stop,))]
+        for thread in threads:
+            thread.start()
         try:
             time.sleep(1)
             yield
             time.sleep(1)
         finally:
             stop.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
+
+    def _infer(self, stop: threading.Event) -> None:
+        question = grpc_question([FLIGHT], raw=True).SerializeToString()
+        with grpc.insecure_channel(f"{LOOPBACK}:{self.settings.ports.load_balancer_grpc}") as channel:
+            infer = channel.unary_unary(
+                f"/{INFERENCE_SERVICE}/ModelInfer", response_deserializer=pb.ModelInferResponse.FromString
+            )
+            while not stop.wait(0.05):
+                try:
+                    self.inferred[infer(question, timeout=5).model_version] += 1
+                except grpc.RpcError as error:
+                    call: Any = error  # grpc has no types
+                    self.inferred[f"{call.code().name} {call.details()}"] += 1
 
     def tags(self) -> set[str]:
         return {tag for report in self.reports for tag in report.by_tag}
@@ -253,6 +274,7 @@ def test_the_champion_becomes_live_without_a_failed_request_and_a_wrong_model_ne
 
     assert sum(report.failed for report in stack.reports) == 0
     assert stack.tags() == {"1", "2"}
+    assert stack.inferred.keys() == {"1", "2"}, "a gRPC call failed"
     assert count_answers(stack.settings.state / "haproxy.log", f"/v1/{NAME}").by_status.keys() == {200, 503}
     with stack.balancer(), stack.guard():
         assert stack.predict().headers[VERSION_HEADER] == "2", "a new load balancer knows the servers of now"
