@@ -66,6 +66,7 @@ class PredictionApi:
             inference, self._scoring, host=LOOPBACK, port=parts.grpc_port, message_bytes=MAX_ROWS_BYTES
         )
         self._prefix = f"/v1/{name}"
+        self._posted = (f"{self._prefix}/predict", f"{self._prefix}/predict/rows")
         self._version = (VERSION_HEADER.encode(), b"%d" % parts.version)
         model = self._scoring.model
         self._model_document = {"name": name, "version": parts.version, "digest": model.digest}
@@ -79,12 +80,13 @@ class PredictionApi:
             await serve_lifespan(receive, send, at_end=self._end)
             return
         path, method = str(scope["path"]), str(scope["method"])
-        posts = path in (f"{self._prefix}/predict", f"{self._prefix}/predict/rows") or path.endswith("/infer")
-        if method != ("POST" if posts else "GET") and not (method == "HEAD" and not posts):
-            answer = _wrong_method(method, path, allowed="POST" if posts else "GET")
-        elif posts:
+        of_inference = path == INFERENCE_PREFIX or path.startswith(f"{INFERENCE_PREFIX}/")
+        posted = path in self._posted or (of_inference and path.endswith("/infer"))
+        if method not in (("POST",) if posted else ("GET", "HEAD")):
+            answer = _wrong_method(method, path, allowed="POST" if posted else "GET")
+        elif posted:
             answer = await self._post(path, scope, receive)
-        elif path == INFERENCE_PREFIX or path.startswith(f"{INFERENCE_PREFIX}/"):
+        elif of_inference:
             answer = self._inference.get(path)
         else:
             answer = self._get(path.removeprefix(self._prefix))
