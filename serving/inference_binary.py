@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headway.errors import InputRejected
-from serving.inference import Datatype, Tensor, Value
+from serving.inference_inputs import Datatype, Tensor, Value
 
 _NUMBERS = {"INT64": "<i8", "FP64": "<f8", "BOOL": "?"}
 _LENGTH = struct.Struct("<I")

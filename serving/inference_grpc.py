@@ -15,8 +15,9 @@ from headway.errors import InputRejected
 from headway.problem import Problem
 from serving.collector_limits import Refused
 from serving.grpc_server import INFERENCE_SERVICE, GrpcServer, read_message
-from serving.inference import Inference, Inferred, Question, Tensor, Value
+from serving.inference import Inference, Inferred, Question
 from serving.inference_binary import binary_tensor, binary_values
+from serving.inference_inputs import Tensor, Value
 from serving.proto import inference_pb2 as pb
 from serving.scoring import Arrival, Scoring
 

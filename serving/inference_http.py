@@ -13,8 +13,9 @@ from headway.errors import InputRejected
 from headway.problem import Problem
 from serving.asgi import Answer, Header, Receive, Scope, json_answer, read_body
 from serving.collector_limits import Refused
-from serving.inference import Inference, Inferred, Question, Tensor
+from serving.inference import Inference, Inferred, Question
 from serving.inference_binary import binary_tensor, binary_values
+from serving.inference_inputs import Tensor
 from serving.prediction_metrics import PredictionMetrics
 from serving.scoring import Arrival
 

@@ -15,7 +15,11 @@ from headway.features.online import FeatureReader, StoredRow
 from headway.features.services import feature_service
 from headway.predictions import ServedView
 from headway.product import Product
+from headway.vector import Number
 from serving.service_reads import AsOfInThePast, ServiceRead, ServiceReader
+
+# The values of every view of a product, in the order of its service, as a client gives them with a request.
+GivenViews = Sequence[tuple[Number, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,19 +135,28 @@ class OnlineFeatures:
             degraded=False,
         )
 
+    def given(self, request: msgspec.Struct, as_of_us: int, values: GivenViews) -> ViewsRead:
+        """Return the views whose values came with the request: nothing is read, and nothing is known of their age."""
+        return self._unread(self._row(request), as_of_us, values, degraded=False)
+
     def _unavailable(self, row: dict[str, str | None], as_of_us: int) -> ViewsRead:
+        return self._unread(row, as_of_us, (None,) * len(self._service.served), degraded=True)
+
+    def _unread(
+        self, row: dict[str, str | None], as_of_us: int, values: Sequence[tuple[Number, ...] | None], *, degraded: bool
+    ) -> ViewsRead:
         views = tuple(
             ServedView(
                 view=served.name,
                 key=_entity(served.view.keys, row),
                 features=served.features,
-                values=None,
+                values=each,
                 row_time_us=None,
                 watermark_us=None,
             )
-            for served in self._service.served
+            for served, each in zip(self._service.served, values, strict=True)
         )
-        return ViewsRead(as_of_us=as_of_us, views=views, watermark_us=None, stale=(), missing=(), degraded=True)
+        return ViewsRead(as_of_us=as_of_us, views=views, watermark_us=None, stale=(), missing=(), degraded=degraded)
 
 
 def _entity(names: Sequence[str], row: dict[str, str | None]) -> dict[str, str] | None:

@@ -25,7 +25,7 @@ from headway.predictor import Predictor
 from headway.problem import Problem
 from headway.product import Product
 from headway.vector import RequestValues, ViewValues
-from serving.online_features import OnlineFeatures, ViewsRead
+from serving.online_features import GivenViews, OnlineFeatures, ViewsRead
 from serving.prediction_metrics import PredictionMetrics
 from serving.service_reads import AsOfInThePast
 
@@ -105,10 +105,13 @@ class Scoring:
         score = self.parts.predictor.predict(values, views, read.as_of_us).score
         return self._scored(request, read, score, arrival, arrival.receipt)
 
-    async def each(self, requests: Sequence[Any | InputRejected], arrival: Arrival) -> list[Scored | Problem]:
+    async def each(
+        self, requests: Sequence[Any | InputRejected], arrival: Arrival, given: Sequence[GivenViews] | None = None
+    ) -> list[Scored | Problem]:
         """Return a prediction for each request, or why there is none, in their order.
 
-        All are read at one instant, that of the first: a request that names another is refused.
+        All are read at one instant, that of the first: a request that names another is refused. With ``given``, the views
+        of each request, nothing is read.
         """
         answers: list[Scored | Problem | None] = [None] * len(requests)
         asked: list[tuple[int, Any]] = []
@@ -122,7 +125,12 @@ class Scoring:
                 as_of = request.as_of
                 asked.append((place, request))
         as_of_us = None if as_of is None else to_us(as_of)
-        reads = await self._features.each([request for _, request in asked], arrival.at_us, as_of_us) if asked else []
+        reads: Sequence[ViewsRead | AsOfInThePast] = []
+        if asked and given is None:
+            reads = await self._features.each([request for _, request in asked], arrival.at_us, as_of_us)
+        elif given is not None:
+            at_us = arrival.at_us if as_of_us is None else as_of_us
+            reads = [self._features.given(request, at_us, given[place]) for place, request in asked]
         ready: list[tuple[int, Any, ViewsRead, RequestValues]] = []
         for (place, request), read in zip(asked, reads, strict=True):
             try:

@@ -56,6 +56,7 @@ def test_the_answer_names_version_hash_and_how_fresh_the_features_were() -> None
         "watermark": AS_OF,
         "stale": "",
         "degraded": False,
+        "features": "online",
     }
 
 
