@@ -1,7 +1,7 @@
 """The examples of a documentation page, run as they stand, and compared with what the page says they give.
 
-A console block is a command behind ``$`` with its output below; a python block ends with ``# prints`` and its output in
-comments. ``"..."`` stands for what the page leaves out of an answer. Each runs in a process of its own.
+A console block is a command behind ``$``, whose further lines are indented, with its output below; a python block ends with
+``# prints`` and its output in comments. ``"..."`` stands for what the page leaves out of an answer. Each runs in a process of its own.
 """
 
 import json
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,9 @@ def differences(example: Example, printed: str) -> list[str]:
 
 def _example(language: str, text: str) -> Example:
     if language == "console":
-        source, _, output = text.removeprefix("$ ").replace("\\\n", " ").partition("\n")
-        return Example(language, source, output)
+        first, *more = text.removeprefix("$ ").splitlines()
+        further = list(takewhile(lambda line: line.startswith(" "), more))
+        return Example(language, "\n".join((first, *further)), "\n".join(more[len(further) :]))
     source, _, output = text.partition("\n# prints\n")
     return Example(language, source, "\n".join(line.removeprefix("# ") for line in output.splitlines()))
 
