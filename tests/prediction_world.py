@@ -117,7 +117,9 @@ class Service:
         return self.post("/v1/flight_delay/predict", body, **headers)
 
     def logged(self) -> list[Prediction]:
-        return [decode_prediction(m.value or b"") for m in MemoryReader(self.broker).read(PREDICTIONS)]
+        """What is in the log, by receipt: its partitions have no order among them."""
+        found = (decode_prediction(m.value or b"") for m in MemoryReader(self.broker).read(PREDICTIONS))
+        return sorted(found, key=lambda prediction: prediction.receipt)
 
     def metric(self, line: str) -> float:
         page = self.send("GET", "/metrics").text

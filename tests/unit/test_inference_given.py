@@ -17,10 +17,12 @@ INFER = f"{PATH}/infer"
 
 def online(*rows: dict[str, Any], store: Store | None = None) -> list[Prediction]:
     """What is logged of rows whose features were read."""
-    service = Service(store)
+    logged = []
     for row in rows:
+        service = Service(store)
         assert service.predict(msgspec.json.encode(row)).status_code == 200
-    return service.logged()
+        logged += service.logged()
+    return logged
 
 
 def features(predictions: list[Prediction]) -> dict[str, list[Any]]:

@@ -118,9 +118,9 @@ def without(name: str) -> dict[str, Any]:
     return {"inputs": [each for each in question["inputs"] if each["name"] != name]}
 
 
-def changed(name: str, **changes: Any) -> dict[str, Any]:
+def changed(field: str, **changes: Any) -> dict[str, Any]:
     question = json_question([ROW, OTHER])
-    return {"inputs": [{**each, **changes} if each["name"] == name else each for each in question["inputs"]]}
+    return {"inputs": [{**each, **changes} if each["name"] == field else each for each in question["inputs"]]}
 
 
 @pytest.mark.parametrize(
