@@ -8,12 +8,14 @@ import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
 from headway.errors import InputRejected, TransientFailure
 from headway.retry_budget import RetryBudget
+
+Answer = TypeVar("Answer")
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _RETRIABLE = frozenset({429, 502, 503, 504})
@@ -153,7 +155,7 @@ class Call:
         Raises:
             NotAnswered: there is none: attempts, deadline or budget are used up, or another would not help.
         """
-        backoff_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (self.attempts - 1)) * self._policy.jitter()
+        backoff_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (self.attempts - 1)) * self._policy.jitter()
         wait_s = max(failed.retry_after_s, backoff_s)
         over = self.attempts >= self._policy.attempts or now_s + wait_s >= self.until_s
         if not failed.retry or over:
@@ -221,7 +223,7 @@ def _row(answer: _Rows, row: _Row) -> Predicted | RequestRefused:
     )
 
 
-def _decoded(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
+def _decoded(decoder: "msgspec.json.Decoder[Answer]", body: bytes) -> Answer:
     try:
         return decoder.decode(body)
     except msgspec.MsgspecError as error:

@@ -7,7 +7,7 @@ import msgspec
 from headway.events import MAX_EVENT_BYTES, MAX_FIELD_CHARS, REQUIRED, TEXTS
 from serving.collector_limits import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
 from serving.collector_modes import BATCH, PROTOBUF, PROTOBUF_BATCH, SINGLE
-from serving.openapi import ProblemAnswer
+from serving.prediction_answers import ProblemAnswer
 
 _ANSWERS = {
     "207": "Some events of the batch were refused; each has its own result",

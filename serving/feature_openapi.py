@@ -8,7 +8,7 @@ import msgspec
 from headway.features.catalogue import Catalogue, FeatureEntry
 from headway.features.services import FeatureService, ServedFeatures
 from serving.feature_answers import FeatureLimits
-from serving.openapi import ProblemAnswer
+from serving.prediction_answers import ProblemAnswer
 
 _NUMBERS: Mapping[str, dict[str, Any]] = {  # Any: a JSON document
     "int64": {"type": ["integer", "null"], "format": "int64"},

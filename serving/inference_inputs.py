@@ -159,7 +159,7 @@ def _whole(name: str, value: Value, place: int) -> int | None:
         return None
     number = float(value)
     if not number.is_integer():
-        raise InputRejected(f"input {name}[{place}]: got {value}, wanted a whole number")
+        raise InputRejected(f"input {name}[{place}]: got {value!r}, wanted a whole number")
     return int(number)
 
 

@@ -113,7 +113,7 @@ def test_a_batch_scores_as_the_booster_says_whatever_is_in_it(name: str, rows: l
     scorer, booster = models(name)
     matrix = np.array(rows)
 
-    wanted = booster.predict(matrix, num_threads=1)
+    wanted = np.asarray(booster.predict(matrix, num_threads=1))
 
     assert scorer.score(matrix).tobytes() == wanted.tobytes()
     assert np.array([scorer.score_row(row) for row in matrix]).tobytes() == wanted.tobytes()

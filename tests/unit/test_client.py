@@ -100,8 +100,12 @@ def server() -> Iterator[Server]:
     thread.join()
 
 
-POLICY = Policy(deadline_s=20.0, jitter=lambda: 0.0)
 Ask = Callable[[str, Policy, Callable[[Any], Any]], Any]
+
+
+def patient(**other: Any) -> Policy:
+    """A policy with a budget of its own: one that several tests shared would be used up by the first of them."""
+    return replace(Policy(deadline_s=20.0, jitter=lambda: 0.0), **other)
 
 
 def from_a_thread(url: str, policy: Policy, ask: Callable[[Any], Any]) -> Any:
@@ -122,7 +126,7 @@ both = pytest.mark.parametrize("ask", [from_a_thread, from_an_event_loop])
 
 @both
 def test_a_prediction_is_typed(server: Server, ask: Ask) -> None:
-    found = ask(server.url, POLICY, lambda client: client.predict(FLIGHT))
+    found = ask(server.url, patient(), lambda client: client.predict(FLIGHT))
 
     assert isinstance(found, Predicted)
     assert (found.probability, found.model.version, found.features.stale) == (0.25, 3, ("weather.v1",))
@@ -136,7 +140,7 @@ def test_several_requests_go_in_one_question_and_a_bad_one_fails_alone(server: S
     rows = [{"index": 0, "status": 200, **row}, {"index": 1, "status": 400, "problem": PROBLEM}]
     server.tells = [Told(status=207, body={"product": "flight_delay", "model": MODEL, "rows": rows})]
 
-    one, other = ask(server.url, POLICY, lambda client: client.predict_each([FLIGHT, FLIGHT]))
+    one, other = ask(server.url, patient(), lambda client: client.predict_each([FLIGHT, FLIGHT]))
 
     assert one == msgspec.convert(PREDICTED, Predicted)
     assert isinstance(other, RequestRefused)
@@ -150,7 +154,7 @@ def test_what_is_refused_is_not_asked_again(server: Server, ask: Ask) -> None:
     server.tells = [Told(status=400, body=PROBLEM)]
 
     with pytest.raises(RequestRefused, match="dest: no") as refused:
-        ask(server.url, POLICY, lambda client: client.predict(FLIGHT))
+        ask(server.url, patient(), lambda client: client.predict(FLIGHT))
 
     assert (len(server.asked), refused.value.problem.type) == (1, PROBLEM["type"])
     assert isinstance(refused.value, InputRejected)
@@ -163,7 +167,7 @@ def test_what_is_refused_is_not_asked_again(server: Server, ask: Ask) -> None:
 def test_what_was_not_answered_is_asked_again(server: Server, ask: Ask, trouble: Told) -> None:
     server.tells = [trouble, trouble, OK]
 
-    found = ask(server.url, POLICY, lambda client: client.predict(FLIGHT))
+    found = ask(server.url, patient(), lambda client: client.predict(FLIGHT))
 
     assert (found.receipt, len(server.asked)) == ("r-1", 3)
 
@@ -173,7 +177,7 @@ def test_attempts_are_bounded_and_the_last_reason_is_told(server: Server, ask: A
     server.tells = [Told(status=503, body={"title": "busy"})]
 
     with pytest.raises(NotAnswered, match=r"HTTP 503: busy \(attempts: 3\)") as failed:
-        ask(server.url, POLICY, lambda client: client.predict(FLIGHT))
+        ask(server.url, patient(), lambda client: client.predict(FLIGHT))
 
     assert (failed.value.attempts, len(server.asked)) == (3, 3)
     assert isinstance(failed.value, TransientFailure)
@@ -183,7 +187,7 @@ def test_attempts_are_bounded_and_the_last_reason_is_told(server: Server, ask: A
 def test_retries_have_a_budget_over_all_calls(server: Server, ask: Ask) -> None:
     """Else a service that fails every call is asked three times as much as one that works."""
     server.tells = [Told(status=503, body={})]
-    policy = replace(POLICY, budget=RetryBudget(ratio=0.1, reserve=3.0))
+    policy = patient(budget=RetryBudget(ratio=0.1, reserve=3.0))
 
     def exhaust() -> None:
         for _ in range(20):
@@ -199,7 +203,7 @@ def test_retries_have_a_budget_over_all_calls(server: Server, ask: Ask) -> None:
 @both
 def test_a_service_that_is_not_there_is_told_as_such(ask: Ask) -> None:
     with pytest.raises(NotAnswered, match="ConnectError"):
-        ask(f"http://127.0.0.1:{free_port()}", POLICY, lambda client: client.predict(FLIGHT))
+        ask(f"http://127.0.0.1:{free_port()}", patient(), lambda client: client.predict(FLIGHT))
 
 
 @both
@@ -207,7 +211,7 @@ def test_an_answer_that_drips_ends_with_the_deadline(server: Server, ask: Ask) -
     server.tells = [Told(body=PREDICTED, drip_s=0.05)]
 
     with pytest.raises(NotAnswered):
-        ask(server.url, replace(POLICY, deadline_s=0.3), lambda client: client.predict(FLIGHT))
+        ask(server.url, patient(deadline_s=0.3), lambda client: client.predict(FLIGHT))
 
 
 @both
@@ -216,7 +220,7 @@ def test_an_answer_that_cannot_be_read_is_not_asked_for_again(server: Server, as
     server.tells = [Told(body=body)]
 
     with pytest.raises(NotAnswered, match="cannot be read"):
-        ask(server.url, POLICY, lambda client: client.predict(FLIGHT))
+        ask(server.url, patient(), lambda client: client.predict(FLIGHT))
 
     assert len(server.asked) == 1
 
@@ -225,7 +229,7 @@ def test_an_answer_that_cannot_be_read_is_not_asked_for_again(server: Server, as
 def test_every_attempt_is_a_span_of_one_trace(server: Server, ask: Ask) -> None:
     server.tells = [Told(status=503, body={}), OK]
 
-    ask(server.url, POLICY, lambda client: client.predict(FLIGHT))
+    ask(server.url, patient(), lambda client: client.predict(FLIGHT))
 
     versions, traces, spans, flags = zip(*(h["traceparent"].split("-") for _, h, _ in server.asked), strict=True)
     assert ({*versions}, {*flags}, len({*traces}), len({*spans})) == ({"00"}, {"01"}, 1, 2)
@@ -236,7 +240,7 @@ def test_every_attempt_is_a_span_of_one_trace(server: Server, ask: Ask) -> None:
 def test_a_callers_trace_is_gone_on_with(server: Server, ask: Ask) -> None:
     theirs = f"00-{'ab' * 16}-{'cd' * 8}-01"
 
-    ask(server.url, POLICY, lambda client: client.predict(FLIGHT, traceparent=theirs))
+    ask(server.url, patient(), lambda client: client.predict(FLIGHT, traceparent=theirs))
 
     [(_, headers, _)] = server.asked
     assert headers["traceparent"].startswith(f"00-{'ab' * 16}-")
@@ -245,7 +249,7 @@ def test_a_callers_trace_is_gone_on_with(server: Server, ask: Ask) -> None:
 
 @both
 def test_cohort_and_api_key_go_with_every_call(server: Server, ask: Ask) -> None:
-    policy = replace(POLICY, key="acme", api_key="secret")
+    policy = patient(key="acme", api_key="secret")
 
     ask(server.url, policy, lambda client: client.predict(FLIGHT))
 
@@ -255,7 +259,7 @@ def test_cohort_and_api_key_go_with_every_call(server: Server, ask: Ask) -> None
 
 def test_a_traceparent_that_is_none_is_refused() -> None:
     with pytest.raises(InputRejected, match="W3C Trace Context"):
-        Call(POLICY, traceparent="me", now_s=0.0)
+        Call(patient(), traceparent="me", now_s=0.0)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +270,7 @@ def test_a_traceparent_that_is_none_is_refused() -> None:
     ],
 )
 def test_waits_double_and_are_never_shorter_than_asked_for(failures: Sequence[float], waits: Sequence[float]) -> None:
-    call = Call(replace(POLICY, jitter=lambda: 1.0), traceparent=None, now_s=0.0)
+    call = Call(patient(jitter=lambda: 1.0), traceparent=None, now_s=0.0)
     found = []
     for after_s in failures:
         call.headers()
@@ -276,7 +280,7 @@ def test_waits_double_and_are_never_shorter_than_asked_for(failures: Sequence[fl
 
 
 def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
-    call = Call(replace(POLICY, deadline_s=1.0), traceparent=None, now_s=0.0)
+    call = Call(patient(deadline_s=1.0), traceparent=None, now_s=0.0)
     call.headers()
 
     with pytest.raises(NotAnswered, match="attempts: 1"):

@@ -24,8 +24,9 @@ class Call:
 def ask(service: Service, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
     methods = service.api.grpc._methods
 
-    async def call() -> Any:
-        return await methods["ModelInfer"](request.SerializeToString(), Call())
+    async def call() -> pb.ModelInferResponse:
+        answer: pb.ModelInferResponse = await methods["ModelInfer"](request.SerializeToString(), Call())
+        return answer
 
     return pb.ModelInferResponse.FromString(asyncio.run(call()).SerializeToString())
 

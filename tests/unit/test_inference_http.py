@@ -85,7 +85,10 @@ def test_binary_tensors_are_answered_with_binary_ones_bit_for_bit() -> None:
 
 
 def test_a_client_chooses_outputs_and_which_of_them_are_binary() -> None:
-    outputs = [{"name": "receipt", "parameters": {"binary_data": False}}, {"name": "probability"}]
+    outputs: list[dict[str, Any]] = [
+        {"name": "receipt", "parameters": {"binary_data": False}},
+        {"name": "probability"},
+    ]
 
     document = ask(Service(), json_question([ROW], outputs=outputs)).json()
     mixed = ask(
