@@ -7,31 +7,24 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headway.adapters.haproxy import (
-    HaproxyAdmin,
-    LoadBalancerTable,
-    check_load_balancer,
-    haproxy_command,
-    write_load_balancer,
-)
+from headway.adapters.haproxy import LoadBalancerTable
 from headway.release import PinnedVersion, Placed, ProductState
 from headway.settings import LOOPBACK, Settings
 from serving.balancer import backend_name, grpc_backend_name, load_balancer_table
 from serving.replica import ReplicaRecord, ReplicaServer
 from tests.certificates import self_signed
+from tests.haproxy_process import WITHIN_S, running_haproxy
 from tests.prediction_world import Service, Store
 from tests.serving_world import free_settings, product, short_folder
 
 VERSION = 3
 ROWS = 256
-WITHIN_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -77,13 +70,6 @@ class Door:
         return json.loads(done.stdout)
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + WITHIN_S
-    while not holds():
-        assert time.monotonic() < deadline_s, "it did not become so in time"
-        time.sleep(0.02)
-
-
 @contextmanager
 def running_door(store: Store | None = None) -> Iterator[Door]:
     """Serve until the body ends; certificate included."""
@@ -117,20 +103,6 @@ def balancer(settings: Settings, replica: ReplicaServer) -> Iterator[LoadBalance
         grpc_port=replica.grpc_port,
     )
     table = load_balancer_table(settings, products=[name], states={name: state}, records=lambda _: [record])
-    write_load_balancer(table)
-    check_load_balancer(table)
-    with (settings.state / "haproxy.log").open("wb") as log:
-        process = subprocess.Popen(haproxy_command(table), stdout=log, stderr=log)
-    try:
-        wait_until(table.admin_socket.exists)
-        admin = HaproxyAdmin(table.admin_socket, timeout_s=5)
-        for backend in (backend_name(name, "blue"), grpc_backend_name(name, "blue")):
-            admin.wait_l7ok(backend, "r1", timeout_s=WITHIN_S)
+    behind = (backend_name(name, "blue"), grpc_backend_name(name, "blue"))
+    with running_haproxy(table, settings.state / "haproxy.log", waiting_for=behind):
         yield table
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        finally:
-            process.kill()
-            process.wait()

@@ -30,6 +30,8 @@ API_KEY_HEADER = "x-api-key"
 BUCKETS = 10_000
 
 RetryOn = Literal["conn-failure", "empty-response"]
+# Of a connection that could not be made: nothing was sent, so it costs the servers nothing.
+_UNSENT_RETRIES = 3
 
 # Keeps HAProxy's own 74 random bits and variant, and puts the milliseconds of RFC 9562 section 5.7 before them.
 _UUID7_LUA = """\
@@ -118,6 +120,11 @@ class Backend:
         """Refuse names and check paths that would change the meaning of a configuration line."""
         _check_name("backend", self.name)
         _check_path(self.check_path, owner=f"backend {self.name!r}")
+
+    @property
+    def retries(self) -> int:
+        """How often a request is sent again: once where it may have run, so that trouble is not answered with more load."""
+        return 1 if "empty-response" in self.retry_on else _UNSENT_RETRIES
 
     def server_options(self, server: Server) -> str:
         """Give the options of a server: the same whether it is configured or added while running."""
@@ -338,7 +345,6 @@ defaults
     option redispatch 1
     option http-keep-alive
     load-server-state-from-file global
-    retries 3
     timeout connect 1s
     timeout client 30s
     timeout http-request 5s
@@ -439,6 +445,7 @@ def _render_backend(backend: Backend) -> str:
         f"backend {backend.name}",
         f"    balance {backend.balance}",
         f"    retry-on {retry_on}",
+        f"    retries {backend.retries}",
         f"    timeout server {backend.answer_timeout_ms}ms",
         f"    timeout queue {backend.queue_timeout_ms}ms",
         f"    option httpchk GET {backend.check_path}",

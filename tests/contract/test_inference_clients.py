@@ -12,10 +12,12 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from headway.client import Client
 from headway.settings import LOOPBACK
 from serving.grpc_server import INFERENCE_SERVICE, PROBLEM_TRAILER
 from serving.proto import inference_pb2 as pb
-from tests.inference_door import ROWS, VERSION, WITHIN_S, Door, running_door, wait_until
+from tests.haproxy_process import WITHIN_S, wait_until
+from tests.inference_door import ROWS, VERSION, Door, running_door
 from tests.inference_world import DATATYPES, OTHER, ROW, columns, grpc_question
 from tests.serving_world import trained
 
@@ -271,6 +273,15 @@ def test_both_doors_are_open_with_tls(door: Door) -> None:
 
     assert told == (200, {"ready": True})
     assert answered.live
+
+
+def test_our_client_asks_over_tls_too(door: Door) -> None:
+    url = f"https://{LOOPBACK}:{door.settings.ports.load_balancer_tls}"
+
+    with Client(url, "flight_delay", authorities=door.certificate) as client:
+        found = client.predict(ROW)
+
+    assert [found.probability.hex()] == exact(door, [ROW])
 
 
 def test_a_replica_that_leaves_says_so_over_grpc_and_the_server_is_not_ready_without_it() -> None:
