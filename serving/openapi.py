@@ -21,6 +21,7 @@ _REFUSALS = {
     "503": "No replica is free or ready; see Retry-After",
 }
 _ROWS = "A row that cannot be answered is a problem by itself; all rows are read at one instant."
+_FURTHER = "The Open Inference Protocol (v2) answers the same over HTTP, under ``/v2/models/{name}``, and over gRPC."
 # Shown where an answer has one of its own.
 _RECEIPT = "01938c1e-7a00-7000-8000-000000000000"
 
@@ -51,14 +52,14 @@ def openapi_document(
         status: {"description": why, "content": {"application/problem+json": {"schema": problem}}}
         for status, why in _REFUSALS.items()
     }
-    one_said = {"200": {"description": product.description, "content": _json(answer, answered)}}
+    one_said = {"200": {"description": "The prediction", "content": _json(answer, answered)}}
     many_said = {
         "200": {"description": "Every row is answered", "content": _json(row_answers, many)},
         "207": {"description": "Some rows are refused; each says why", "content": _json(row_answers)},
     }
     one = {
         "operationId": f"predict_{product.name}",
-        "summary": product.description,
+        "summary": "One prediction",
         "requestBody": {"required": True, "content": _json(request, asked)},
         "responses": {**one_said, **refusals},
     }
@@ -74,7 +75,7 @@ def openapi_document(
         "info": {
             "title": f"{product.name} predictions",
             "version": str(model.version),
-            "description": product.description,
+            "description": f"{product.description} {_FURTHER.format(name=product.name)}",
         },
         "paths": {f"/v1/{product.name}/predict": {"post": one}, f"/v1/{product.name}/predict/rows": {"post": several}},
         "components": {"schemas": components},

@@ -31,7 +31,7 @@ from serving.asgi import (
     send_answer,
     serve_lifespan,
 )
-from serving.docs_page import docs_page
+from serving.docs_page import asked_at, docs_page
 from serving.inference import Inference
 from serving.inference_grpc import InferenceGrpc
 from serving.inference_http import PREFIX as INFERENCE_PREFIX
@@ -71,7 +71,6 @@ class PredictionApi:
         model = self._scoring.model
         self._model_document = {"name": name, "version": parts.version, "digest": model.digest}
         self._openapi = openapi_document(parts.product, parts.predictor.manifest, model=model, rows=parts.rows)
-        self._docs = Answer(200, docs_page(self._openapi, prefix=self._prefix), (_HTML,))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, or begin and end with the server."""
@@ -89,10 +88,10 @@ class PredictionApi:
         elif of_inference:
             answer = self._inference.get(path)
         else:
-            answer = self._get(path.removeprefix(self._prefix))
+            answer = self._get(path.removeprefix(self._prefix), scope)
         await send_answer(send, answer)
 
-    def _get(self, path: str) -> Answer:
+    def _get(self, path: str, scope: Scope) -> Answer:
         match path:
             case "/livez":
                 return json_answer({"status": "alive"})
@@ -103,7 +102,8 @@ class PredictionApi:
             case "/openapi.json":
                 return json_answer(self._openapi)
             case "/docs":
-                return self._docs
+                base = asked_at(dict(scope["headers"]))
+                return Answer(200, docs_page(self._openapi, prefix=self._prefix, base=base), (_HTML,))
             case _:
                 wanted = f"POST {self._prefix}/predict, POST {self._prefix}/predict/rows, GET {self._prefix}/docs"
                 return problem_answer(Problem(404, "not-found", f"{path}: wanted {wanted}"))

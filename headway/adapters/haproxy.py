@@ -381,6 +381,8 @@ def _render_door(name: str, binds: tuple[str, ...], *, path: str) -> list[str]:
         f"    http-request set-var(txn.cohort) req.hdr({API_KEY_HEADER}) if {{ req.hdr({API_KEY_HEADER}) -m found }}",
         f"    http-request set-var(txn.cohort) req.hdr({COHORT_HEADER}) if {{ req.hdr({COHORT_HEADER}) -m found }}",
         f"    http-request set-var(txn.bucket) var(txn.cohort),xxh32,mod({BUCKETS})",
+        # A page that shows its own address, behind a door with TLS.
+        "    http-request set-header x-forwarded-proto %[ssl_fc,iif(https,http)]",
     ]
 
 

@@ -28,7 +28,7 @@ def ask(service: Service, request: pb.ModelInferRequest) -> pb.ModelInferRespons
         answer: pb.ModelInferResponse = await methods["ModelInfer"](request.SerializeToString(), Call())
         return answer
 
-    return pb.ModelInferResponse.FromString(asyncio.run(call()).SerializeToString())
+    return asyncio.run(call())
 
 
 def over_http(rows: list[dict[str, Any]]) -> dict[str, Any]:

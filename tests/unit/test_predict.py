@@ -8,6 +8,7 @@ import pytest
 from headway.clock import HOUR_US, SECOND_US, parse_instant_us
 from headway.errors import ContractViolation
 from headway.manifest import MANIFEST_FILE, MODEL_FILE, encode_manifest
+from serving.docs_page import asked_at
 from serving.predict import MAX_REQUEST_BYTES, load_predictor
 from tests.prediction_world import AS_OF, AS_OF_US, NOW_US, VIEWS, Service, Store
 from tests.serving_world import flight, product, trained
@@ -224,13 +225,28 @@ def shape(document: Any) -> Any:
 
 def test_the_page_for_people_shows_a_command_for_every_operation_and_asks_nobody_for_anything() -> None:
     service = Service()
-    answer = service.send("GET", "/v1/flight_delay/docs")
+    answer = service.send("GET", "/v1/flight_delay/docs", headers={"host": "door:18000"})
 
     paths = service.send("GET", "/openapi.json").json()["paths"]
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert [path for path in paths if f"18000{path} -H" not in answer.text] == []
+    assert [path for path in paths if f"curl -s http://door:18000{path} \\\n" not in answer.text] == []
     assert "<script" not in answer.text
     assert "src=" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "base"),
+    [
+        ({b"host": b"127.0.0.1:18000"}, "http://127.0.0.1:18000"),
+        ({b"host": b"[::1]:18005", b"x-forwarded-proto": b"https"}, "https://[::1]:18005"),
+        ({b"host": b"a; rm -rf ~"}, ""),
+        ({}, ""),
+    ],
+)
+def test_commands_ask_where_the_page_was_asked_for_unless_that_is_no_address(
+    headers: dict[bytes, bytes], base: str
+) -> None:
+    assert asked_at(headers) == base
 
 
 def test_a_folder_with_other_bytes_than_its_manifest_is_not_served(tmp_path: Any) -> None:
