@@ -80,8 +80,10 @@ def compare_doors(
             }
             for flight in flights[:500]
         ]
-        http = Door(url=f"http://{LOOPBACK}:{port}/v1/features/flight_delay", script=_script(ours), folder=folder)
-        feast = Door(url=f"http://{LOOPBACK}:{feast_port}/get-online-features", script=_script(theirs), folder=folder)
+        http = Door(url=f"http://{LOOPBACK}:{port}/v1/features/flight_delay", script=load_script(ours), folder=folder)
+        feast = Door(
+            url=f"http://{LOOPBACK}:{feast_port}/get-online-features", script=load_script(theirs), folder=folder
+        )
         grpc = GrpcDoor(address=f"{LOOPBACK}:{grpc_port}", rows=rows)
         return compare(
             "One row over the network",
@@ -135,5 +137,6 @@ def _feast_server(started: ExitStack, folder: Path) -> int:
     return port
 
 
-def _script(bodies: Sequence[object]) -> str:
+def load_script(bodies: Sequence[object]) -> str:
+    """Give the load that posts these bodies as JSON, one after the other, again and again."""
     return _LOAD.format(bodies=", ".join(f"[==[{json.dumps(body)}]==]" for body in bodies))

@@ -57,7 +57,9 @@ def run(plan: Plan, say: Say) -> Outcome:
         unit="rows/s",
         ours=Contestant(name="headway, batches", measure=partial(_batches, scorer.score, batches)),
         peers=[
-            Contestant(name=f"Booster.predict, {threads}", measure=partial(_batches, partial(_many, booster, n), batches))
+            Contestant(
+                name=f"Booster.predict, {threads}", measure=partial(_batches, partial(_many, booster, n), batches)
+            )
             for n, threads in ((1, "1 thread"), (2, "2 threads"))
         ],
         targets=[Target(peer="Booster.predict, 1 thread", at_least=1.4)],

@@ -1,0 +1,62 @@
+"""Whole request path: load balancer, HTTP, online features, predict, receipt and log, beside servers of the model only.
+
+One replica, one load balancer, one broker, one store; eight connections. The peers get the features in the request, read
+nothing and keep no record. Every request names its instant; the flights are asked in the same order by all.
+"""
+
+import tempfile
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.feature_doors import Door, load_script
+from benchmarks.frame import Contestant, Plan, Target, compare
+from benchmarks.report import outcome
+from benchmarks.request_path import fastapi_peer, litserve_peer, request_path
+from headway.commands import Outcome, Say
+from headway.errors import ContractViolation
+
+
+def run(plan: Plan, say: Say) -> Outcome:
+    """Put everything up, check that all answer the same, and compare."""
+    with tempfile.TemporaryDirectory(prefix="headway-p1-") as name, ExitStack() as started:
+        path = started.enter_context(request_path(Path(name), say))
+        peers = {
+            "FastAPI, model only": fastapi_peer(started, path, say),
+            "LitServe, model only": litserve_peer(started, path, say),
+        }
+        ours, theirs = load_script(path.requests), load_script(path.peer_questions())
+        compared = compare(
+            "One prediction",
+            unit="answers/s",
+            ours=_contestant("headway", path.balancer, ours, path.folder),
+            peers=[
+                *(_contestant(each, url, theirs, path.folder) for each, url in peers.items()),
+                _contestant("headway, at the replica", path.replica, ours, path.folder),
+            ],
+            targets=[
+                Target(peer="FastAPI, model only", at_least=1.3, goal=2.0),
+                Target(peer="LitServe, model only", at_least=4.0),
+            ],
+            plan=plan,
+            say=say,
+        )
+        _check_outcomes(path.metrics)
+    return outcome("P1", [compared])
+
+
+def _contestant(name: str, url: str, script: str, folder: Path) -> Contestant:
+    return Contestant(name=name, measure=Door(url=url, script=script, folder=folder).measure)
+
+
+def _check_outcomes(metrics: str) -> None:
+    """Have every answer been a whole one, and every record been taken by the log.
+
+    Raises:
+        ContractViolation: some were answered from defaults, or not logged.
+    """
+    with urllib.request.urlopen(metrics, timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    bad = [line for line in lines if 'outcome="degraded"' in line or 'outcome="failed"' in line]
+    if bad:
+        raise ContractViolation(f"P1: not every answer was whole and logged: {bad}")

@@ -1,0 +1,200 @@
+"""The whole request path of P1, put up as an installation has it: broker, online store, replica, load balancer; and its peers.
+
+The store holds two real days of flights. What every contestant answers for the same flights is compared before anything is
+measured, so that all of them do the same work on the same rows.
+"""
+
+import json
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import children
+from benchmarks.flights_model import PRODUCT, FlightsModel, write_model
+from benchmarks.flights_online import fill_with_flights
+from benchmarks.peers.environment import FOLDER, peer_python
+from benchmarks.replica_job import APPLICATION, VERSION
+from domains.flights.domain import DOMAIN
+from headway.adapters.haproxy import check_load_balancer, haproxy_command, write_load_balancer
+from headway.adapters.lightgbm import LightGbmScorer
+from headway.adapters.redis_online import OnlineReader
+from headway.clock import parse_instant_us, to_us
+from headway.commands import Say
+from headway.errors import ContractViolation
+from headway.evaluation import Floats
+from headway.local.valkey import valkey_command, valkey_ready
+from headway.release import PinnedVersion, Placed, ProductState
+from headway.settings import LOOPBACK, Settings
+from headway.topics import topic_table
+from headway.vector import Assembler
+from serving.balancer import load_balancer_table
+from serving.online_features import OnlineFeatures
+from serving.replica import read_records
+
+PROJECT = "headway"
+_AS_OF = "2013-07-01T16:00:00Z"
+_ASKED = 500
+_FLIGHT = {
+    "flight": 1545,
+    "sched_dep": "2013-07-01T17:00:00Z",
+    "sched_arr": "2013-07-01T19:50:00Z",
+    "distance_mi": 1400,
+    "as_of": _AS_OF,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestPath:
+    """Where everything is; ``requests`` are ours, ``vectors`` what they come to, shape (n, f), for who reads nothing."""
+
+    folder: Path
+    model: FlightsModel
+    balancer: str
+    replica: str
+    metrics: str
+    requests: Sequence[dict[str, Any]]
+    vectors: Floats
+
+    def peer_questions(self) -> list[dict[str, Any]]:
+        """The same rows, for peers."""
+        rows = [[None if np.isnan(value) else value for value in row] for row in self.vectors.tolist()]
+        return [{"features": row} for row in rows]
+
+
+@contextmanager
+def request_path(folder: Path, say: Say) -> Iterator[RequestPath]:
+    """Put it up until the block ends."""
+    with ExitStack() as started:
+        port = children.free_port()
+        started.enter_context(
+            children.child("valkey", valkey_command(folder, port), folder=folder, ready=lambda: valkey_ready(port))
+        )
+        url = f"redis://{LOOPBACK}:{port}/0"
+        flights = fill_with_flights(url, PROJECT, until_us=parse_instant_us(_AS_OF, field="as_of"))
+        say(f"{len(flights):,} flights of two days; a model of 300 trees")
+        model = write_model(folder / "model")
+        requests = [{**_FLIGHT, **flight} for flight in np.random.default_rng(1).permutation(flights)[:_ASKED]]
+        broker = _broker(started, folder)
+        registry = folder / "replicas"
+        replica = children.module(
+            "benchmarks.replica_job", model.folder, f"{LOOPBACK}:{port}", PROJECT, broker, registry
+        )
+        started.enter_context(
+            children.child("replica", replica, folder=folder, ready=lambda: bool(read_records(registry, APPLICATION)))
+        )
+        [record] = read_records(registry, APPLICATION)
+        door = f"http://{LOOPBACK}:{_balancer(started, folder, registry, record.digest)}"
+        own = f"http://{LOOPBACK}:{record.port}"
+        vectors = _vectors(url, model, requests)
+        path = RequestPath(
+            folder=folder,
+            model=model,
+            balancer=f"{door}/v1/{PRODUCT.name}/predict",
+            replica=f"{own}/v1/{PRODUCT.name}/predict",
+            metrics=f"{own}/metrics",
+            requests=requests,
+            vectors=vectors,
+        )
+        check_answers(path.balancer, requests, path, say)
+        yield path
+
+
+def fastapi_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
+    """Start FastAPI with the model; return where it answers."""
+    port = children.free_port()
+    python = str(peer_python("model", say=say))
+    command = [python, "-m", "uvicorn", "fastapi_model:app", "--app-dir", str(FOLDER), "--port", str(port)]
+    best = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    return _peer(started, path, name="fastapi", command=[*command, *best], port=port, say=say)
+
+
+def litserve_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
+    """Start LitServe with the model; return where it answers."""
+    port = children.free_port()
+    python = str(peer_python("model", say=say))
+    command = [python, str(FOLDER / "litserve_model.py"), str(port)]
+    return _peer(started, path, name="litserve", command=command, port=port, say=say)
+
+
+def check_answers(url: str, questions: Sequence[dict[str, Any]], path: RequestPath, say: Say) -> None:
+    """Compare what a contestant answers with the model's own scores, bit for bit.
+
+    Raises:
+        ContractViolation: one differs, or is not what it should be.
+    """
+    wanted = LightGbmScorer(path.model.text).score(path.vectors)
+    for question, score in zip(questions, wanted.tolist(), strict=True):
+        answer = _asked(url, question)
+        features = answer.get("features", {})
+        if answer["probability"] != score or features.get("degraded"):
+            raise ContractViolation(f"{url}: got {answer}, wanted the probability {score} and no default")
+    say(f"{url}: {len(questions)} answers are the model's own, to the bit")
+
+
+def _peer(started: ExitStack, path: RequestPath, *, name: str, command: Sequence[str], port: int, say: Say) -> str:
+    environment = {"PEER_MODEL": str(path.model.folder / "model.txt"), "PYTHONPATH": ""}
+    started.enter_context(
+        children.child(name, command, folder=path.folder, ready=children.answers(port, "/docs"), env=environment)
+    )
+    url = f"http://{LOOPBACK}:{port}/predict"
+    check_answers(url, path.peer_questions(), path, say)
+    return url
+
+
+def _broker(started: ExitStack, folder: Path) -> str:
+    from headway.adapters.kafka_topics import admin_client, apply_topics
+
+    broker = started.enter_context(children.broker(folder))
+    topics = topic_table(views=[], products=[PRODUCT.name], replication_factor=1, min_insync_replicas=1)
+    apply_topics(admin_client(broker.bootstrap), topics)
+    return broker.bootstrap
+
+
+def _balancer(started: ExitStack, folder: Path, registry: Path, digest: str) -> int:
+    ports = {name: children.free_port() for name in ("load_balancer", "load_balancer_grpc", "load_balancer_metrics")}
+    settings = Settings(state=folder, ports=ports)
+    live = Placed(model=PinnedVersion(version=VERSION, digest=digest), colour="blue")
+    table = load_balancer_table(
+        settings,
+        products=[PRODUCT.name],
+        states={PRODUCT.name: ProductState(product=PRODUCT.name, live=live)},
+        records=lambda application: read_records(registry, application),
+    )
+    write_load_balancer(table)
+    check_load_balancer(table)
+    ready = children.answers(table.port, f"/v1/{PRODUCT.name}/livez")
+    started.enter_context(children.child("haproxy", haproxy_command(table), folder=folder, ready=ready))
+    return table.port
+
+
+def _vectors(url: str, model: FlightsModel, requests: Sequence[dict[str, Any]]) -> Floats:
+    """What the model is asked for each request, by the replica's own code."""
+    import uvloop
+
+    reference, assembler = DOMAIN.load_reference(), Assembler(model.columns)
+
+    async def read() -> list[Floats]:
+        reader = OnlineReader(url, PROJECT)
+        features = OnlineFeatures(PRODUCT, reader)
+        found = []
+        for document in requests:
+            request = PRODUCT.parse_request(json.dumps(document).encode())
+            at = await features.at(request, to_us(request.as_of))
+            values = PRODUCT.compute_request_features(request, reference, at.as_of_us)
+            found.append(assembler.assemble(values, {view.view: view.values for view in at.views}, at.as_of_us))
+        await reader.close()
+        return found
+
+    return np.array(uvloop.run(read()))
+
+
+def _asked(url: str, question: object) -> dict[str, Any]:
+    request = urllib.request.Request(url, json.dumps(question).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        document: dict[str, Any] = json.loads(answer.read())
+        return document
