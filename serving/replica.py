@@ -205,9 +205,9 @@ class ReplicaServer:
         """Count the requests being answered."""
         return len(self._server.server_state.tasks)
 
-    def check(self) -> None:
+    def check(self, *, timeout_s: float) -> None:
         """Ask the own port for the golden answer, as the load balancer does. Raises TransientFailure saying what came."""
-        link = http.client.HTTPConnection(self.host, self.port, timeout=_SELF_CHECK_TIMEOUT_S)
+        link = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
         try:
             link.request("GET", GOLDEN_PATH)
             answer = link.getresponse()
@@ -252,7 +252,8 @@ class PortReplica:
         self._spec = spec
         self._server = ReplicaServer(build_served(spec), host=spec.host, port=0)
         self._server.start()
-        self._server.check()
+        # A machine that is busy starting things is slow, not wrong: here a late answer would veto the version.
+        self._server.check(timeout_s=_START_TIMEOUT_S)
         self._record = ReplicaRecord(
             application=spec.application,
             replica=serve.get_replica_context().replica_id.unique_id,
@@ -268,7 +269,7 @@ class PortReplica:
     async def check_health(self) -> None:
         """Fail when the server thread is dead or stuck, or the golden answer wrong; Ray replaces after three failures."""
         if not self._server.leaving:
-            await asyncio.to_thread(self._server.check)
+            await asyncio.to_thread(self._server.check, timeout_s=_SELF_CHECK_TIMEOUT_S)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell Ray the load it cannot see."""

@@ -1,9 +1,12 @@
 """What the load balancer does when servers and clients misbehave: a real HAProxy before servers that do as they are told."""
 
+import contextlib
 import http.client
 import json
 import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -34,6 +37,7 @@ class Told:
     name: str
     does: Literal["answer", "break off", "keep silent"] = "answer"
     port: int = field(default_factory=free_port)
+    after_s: float = 0.0
     asked: list[bytes] = field(default_factory=list)
     receipts: list[str] = field(default_factory=list)
 
@@ -49,7 +53,8 @@ class Told:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
         for link in self._links:
-            link.close()
+            with contextlib.suppress(OSError):  # it is closed
+                link.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         while True:
@@ -76,7 +81,11 @@ class Told:
                 return False
             if self.does == "keep silent":
                 return bool(_readline(coming))
-        link.sendall(ANSWER)
+        time.sleep(self.after_s)
+        try:
+            link.sendall(ANSWER)
+        except OSError:  # killed meanwhile
+            return False
         return True
 
 
@@ -179,6 +188,23 @@ def test_a_killed_server_costs_no_request_before_a_check_has_seen_it(
 
     assert {door.post()[0] for _ in range(50)} == {200}
     assert (len(killed.asked), len(other.asked)) == (0, 50)
+
+
+@pytest.mark.parametrize("balance", ["leastconn", "roundrobin"])
+def test_a_server_killed_under_load_costs_no_request_that_may_be_sent_again(opened: Opened, balance: str) -> None:
+    """What it had in flight is broken off, and what comes meanwhile is refused: each is sent again once."""
+    door, servers = opened("answer", "answer", retry_on=IDEMPOTENT, balance=balance)
+    for server in servers:
+        server.after_s = 0.005
+
+    with ThreadPoolExecutor(16) as clients:
+        answers = clients.map(lambda _: door.post()[0], range(600))
+        wait_until(lambda: len(servers[0].asked) > 50)
+        servers[0].kill()
+        found = Counter(answers)
+
+    assert found == {200: 600}
+    assert sum(len(server.asked) for server in servers) > 600  # some were in flight
 
 
 def test_a_server_that_keeps_silent_is_given_up_in_time_and_not_asked_elsewhere(opened: Opened) -> None:
