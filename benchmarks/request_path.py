@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ from headway.settings import LOOPBACK, Settings
 from headway.topics import topic_table
 from headway.vector import Assembler
 from serving.balancer import load_balancer_table
-from serving.online_features import OnlineFeatures
+from serving.inference_inputs import Inputs
+from serving.online_features import GivenViews, OnlineFeatures
 from serving.replica import read_records
 
 PROJECT = "headway"
@@ -50,20 +52,39 @@ _FLIGHT = {
 
 @dataclass(frozen=True, kw_only=True)
 class RequestPath:
-    """Where everything is; ``requests`` are ours, ``vectors`` what they come to, shape (n, f), for who reads nothing."""
+    """Where everything is; ``requests`` are ours, ``views`` what is read for them, ``vectors`` what they come to, shape (n, f)."""
 
     folder: Path
     model: FlightsModel
     balancer: str
+    inference: str
     replica: str
     metrics: str
     requests: Sequence[dict[str, Any]]
+    views: Sequence[GivenViews]
     vectors: Floats
 
     def peer_questions(self) -> list[dict[str, Any]]:
         """The same rows, for peers."""
         rows = [[None if np.isnan(value) else value for value in row] for row in self.vectors.tolist()]
         return [{"features": row} for row in rows]
+
+    def given_questions(self) -> list[dict[str, Any]]:
+        """The same rows in the Open Inference Protocol, with their features, so that nothing is read."""
+        inputs = Inputs(PRODUCT, limit=1)
+        return [
+            {
+                "inputs": [
+                    *(_tensor(name, field.datatype, request[name]) for name, field in inputs.fields.items()),
+                    *(
+                        _tensor(name, "FP64", value)
+                        for name, value in zip(inputs.features, chain.from_iterable(views), strict=True)
+                    ),
+                ],
+                "outputs": [{"name": "probability"}],
+            }
+            for request, views in zip(self.requests, self.views, strict=True)
+        ]
 
 
 @contextmanager
@@ -90,14 +111,16 @@ def request_path(folder: Path, say: Say) -> Iterator[RequestPath]:
         [record] = read_records(registry, APPLICATION)
         door = f"http://{LOOPBACK}:{_balancer(started, folder, registry, record.digest)}"
         own = f"http://{LOOPBACK}:{record.port}"
-        vectors = _vectors(url, model, requests)
+        views, vectors = _read(url, model, requests)
         path = RequestPath(
             folder=folder,
             model=model,
             balancer=f"{door}/v1/{PRODUCT.name}/predict",
             replica=f"{own}/v1/{PRODUCT.name}/predict",
+            inference=f"{door}/v2/models/{PRODUCT.name}/infer",
             metrics=f"{own}/metrics",
             requests=requests,
+            views=views,
             vectors=vectors,
         )
         check_answers(path.balancer, requests, path, say)
@@ -130,8 +153,8 @@ def check_answers(url: str, questions: Sequence[dict[str, Any]], path: RequestPa
     wanted = LightGbmScorer(path.model.text).score(path.vectors)
     for question, score in zip(questions, wanted.tolist(), strict=True):
         answer = _asked(url, question)
-        features = answer.get("features", {})
-        if answer["probability"] != score or features.get("degraded"):
+        said = answer["outputs"][0]["data"][0] if "outputs" in answer else answer["probability"]
+        if said != score or answer.get("features", {}).get("degraded"):
             raise ContractViolation(f"{url}: got {answer}, wanted the probability {score} and no default")
     say(f"{url}: {len(questions)} answers are the model's own, to the bit")
 
@@ -172,25 +195,32 @@ def _balancer(started: ExitStack, folder: Path, registry: Path, digest: str) -> 
     return table.port
 
 
-def _vectors(url: str, model: FlightsModel, requests: Sequence[dict[str, Any]]) -> Floats:
-    """What the model is asked for each request, by the replica's own code."""
+def _read(url: str, model: FlightsModel, requests: Sequence[dict[str, Any]]) -> tuple[Sequence[GivenViews], Floats]:
+    """What is read for each request and what the model is asked then, by the replica's own code."""
     import uvloop
 
     reference, assembler = DOMAIN.load_reference(), Assembler(model.columns)
 
-    async def read() -> list[Floats]:
+    async def read() -> tuple[list[GivenViews], list[Floats]]:
         reader = OnlineReader(url, PROJECT)
         features = OnlineFeatures(PRODUCT, reader)
-        found = []
+        reads: list[GivenViews] = []
+        found: list[Floats] = []
         for document in requests:
             request = PRODUCT.parse_request(json.dumps(document).encode())
             at = await features.at(request, to_us(request.as_of))
+            reads.append([view.values or () for view in at.views])
             values = PRODUCT.compute_request_features(request, reference, at.as_of_us)
             found.append(assembler.assemble(values, {view.view: view.values for view in at.views}, at.as_of_us))
         await reader.close()
-        return found
+        return reads, found
 
-    return np.array(uvloop.run(read()))
+    views, vectors = uvloop.run(read())
+    return views, np.array(vectors)
+
+
+def _tensor(name: str, datatype: str, value: object) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": [1], "data": [value]}
 
 
 def _asked(url: str, question: object) -> dict[str, Any]:
