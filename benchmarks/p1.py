@@ -11,8 +11,9 @@ from pathlib import Path
 
 from benchmarks.feature_doors import Door, load_script
 from benchmarks.frame import Contestant, Plan, Target, compare
+from benchmarks.model_peers import fastapi_peer, litserve_peer, mlserver_peer
 from benchmarks.report import outcome
-from benchmarks.request_path import fastapi_peer, litserve_peer, request_path
+from benchmarks.request_path import request_path
 from headway.commands import Outcome, Say
 from headway.errors import ContractViolation
 
@@ -25,6 +26,7 @@ def run(plan: Plan, say: Say) -> Outcome:
             "FastAPI, model only": fastapi_peer(started, path, say),
             "LitServe, model only": litserve_peer(started, path, say),
         }
+        mlserver = mlserver_peer(started, path, say)
         ours, theirs = load_script(path.requests), load_script(path.peer_questions())
         compared = compare(
             "One prediction",
@@ -32,11 +34,13 @@ def run(plan: Plan, say: Say) -> Outcome:
             ours=_contestant("headway", path.balancer, ours, path.folder),
             peers=[
                 *(_contestant(each, url, theirs, path.folder) for each, url in peers.items()),
+                _contestant("MLServer, model only", mlserver, load_script(path.tensor_questions()), path.folder),
                 _contestant("headway, at the replica", path.replica, ours, path.folder),
             ],
             targets=[
                 Target(peer="FastAPI, model only", at_least=1.3, goal=2.0),
                 Target(peer="LitServe, model only", at_least=4.0),
+                Target(peer="MLServer, model only", at_least=1.5),
             ],
             plan=plan,
             say=say,

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from benchmarks.feature_doors import Door, load_script
 from benchmarks.frame import Contestant, Plan, Target, compare
+from benchmarks.model_peers import fastapi_peer
 from benchmarks.report import outcome
-from benchmarks.request_path import check_answers, fastapi_peer, request_path
+from benchmarks.request_path import check_answers, request_path
 from headway.commands import Outcome, Say
 
 

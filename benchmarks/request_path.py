@@ -18,7 +18,6 @@ import numpy as np
 from benchmarks import children
 from benchmarks.flights_model import PRODUCT, FlightsModel, write_model
 from benchmarks.flights_online import fill_with_flights
-from benchmarks.peers.environment import FOLDER, peer_python
 from benchmarks.replica_job import APPLICATION, VERSION
 from domains.flights.domain import DOMAIN
 from headway.adapters.haproxy import check_load_balancer, haproxy_command, write_load_balancer
@@ -68,6 +67,14 @@ class RequestPath:
         """The same rows, for peers."""
         rows = [[None if np.isnan(value) else value for value in row] for row in self.vectors.tolist()]
         return [{"features": row} for row in rows]
+
+    def tensor_questions(self) -> list[dict[str, Any]]:
+        """The same rows in the Open Inference Protocol, each one tensor."""
+        shape = [1, self.vectors.shape[1]]
+        return [
+            {"inputs": [{"name": "row", "datatype": "FP64", "shape": shape, "data": question["features"]}]}
+            for question in self.peer_questions()
+        ]
 
     def given_questions(self) -> list[dict[str, Any]]:
         """The same rows in the Open Inference Protocol, with their features, so that nothing is read."""
@@ -127,23 +134,6 @@ def request_path(folder: Path, say: Say) -> Iterator[RequestPath]:
         yield path
 
 
-def fastapi_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
-    """Start FastAPI with the model; return where it answers."""
-    port = children.free_port()
-    python = str(peer_python("model", say=say))
-    command = [python, "-m", "uvicorn", "fastapi_model:app", "--app-dir", str(FOLDER), "--port", str(port)]
-    best = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-    return _peer(started, path, name="fastapi", command=[*command, *best], port=port, say=say)
-
-
-def litserve_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
-    """Start LitServe with the model; return where it answers."""
-    port = children.free_port()
-    python = str(peer_python("model", say=say))
-    command = [python, str(FOLDER / "litserve_model.py"), str(port)]
-    return _peer(started, path, name="litserve", command=command, port=port, say=say)
-
-
 def check_answers(url: str, questions: Sequence[dict[str, Any]], path: RequestPath, say: Say) -> None:
     """Compare what a contestant answers with the model's own scores, bit for bit.
 
@@ -157,16 +147,6 @@ def check_answers(url: str, questions: Sequence[dict[str, Any]], path: RequestPa
         if said != score or answer.get("features", {}).get("degraded"):
             raise ContractViolation(f"{url}: got {answer}, wanted the probability {score} and no default")
     say(f"{url}: {len(questions)} answers are the model's own, to the bit")
-
-
-def _peer(started: ExitStack, path: RequestPath, *, name: str, command: Sequence[str], port: int, say: Say) -> str:
-    environment = {"PEER_MODEL": str(path.model.folder / "model.txt"), "PYTHONPATH": ""}
-    started.enter_context(
-        children.child(name, command, folder=path.folder, ready=children.answers(port, "/docs"), env=environment)
-    )
-    url = f"http://{LOOPBACK}:{port}/predict"
-    check_answers(url, path.peer_questions(), path, say)
-    return url
 
 
 def _broker(started: ExitStack, folder: Path) -> str:
