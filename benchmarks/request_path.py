@@ -5,6 +5,7 @@ measured, so that all of them do the same work on the same rows.
 """
 
 import json
+import random
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -106,7 +107,7 @@ def request_path(folder: Path, say: Say) -> Iterator[RequestPath]:
         flights = fill_with_flights(url, PROJECT, until_us=parse_instant_us(_AS_OF, field="as_of"))
         say(f"{len(flights):,} flights of two days; a model of 300 trees")
         model = write_model(folder / "model")
-        requests = [{**_FLIGHT, **flight} for flight in np.random.default_rng(1).permutation(flights)[:_ASKED]]
+        requests = [{**_FLIGHT, **flight} for flight in random.Random(1).sample(flights, _ASKED)]
         broker = _broker(started, folder)
         registry = folder / "replicas"
         replica = children.module(

@@ -21,8 +21,9 @@ from headway.settings import LOOPBACK
 from headway.topics import predictions_topic, topic_table
 from orchestration.asking import Asking
 from orchestration.scoring_rows import Row, keys_of
-from serving.predict import Parts, PredictionApi
+from serving.predict import PredictionApi
 from serving.replica import ReplicaServer
+from serving.scoring import Parts
 
 
 class Told(NamedTuple):

@@ -22,10 +22,11 @@ from headway.features.online import OnlineView, ReadRows
 from headway.release import Change, PinnedVersion, Placed, ProductState
 from headway.settings import LOOPBACK, Settings
 from serving.balancer import application_name, release_table_path, replica_registry
-from serving.predict import Parts, PredictionApi
+from serving.predict import PredictionApi
 from serving.receipt_api import ReceiptApi
 from serving.receipts import ReceiptDesk, ReceiptSources
 from serving.replica import ReplicaRecord, ReplicaServer
+from serving.scoring import Parts
 from tests.receipt_world import AS_OF_US, Installation
 from tests.serving_world import flight, free_settings, product, short_folder, trained
 
