@@ -170,8 +170,11 @@ class ReplicaServer:
             await self._served.app(scope, receive, send)
             return
         status, said = self._fitness()
-        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
-        await send({"type": "http.response.body", "body": said.encode()})
+        body = said.encode()
+        # Without its length an answer never ends over `serving.lean_http`, which leaves that to applications.
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     def _fitness(self) -> tuple[int, str]:
         if self.leaving:

@@ -42,7 +42,7 @@ def examples(page: Path) -> list[Example]:
 
 def differences(example: Example, printed: str) -> list[str]:
     """Say where what was printed differs from what the page shows."""
-    if example.output.lstrip().startswith(("{", "[")):
+    if example.language == "console" and example.output.lstrip().startswith(("{", "[")):
         return _shown(json.loads(example.output), json.loads(printed))
     if printed.strip() == example.output.strip():
         return []

@@ -284,6 +284,11 @@ def test_our_client_asks_over_tls_too(door: Door) -> None:
     assert [found.probability.hex()] == exact(door, [ROW])
 
 
+def test_a_replica_answers_its_own_check(door: Door) -> None:
+    """Once it did not say how long its golden answer is: the load balancer read the status, and the replica waited."""
+    door.replica.check(timeout_s=WITHIN_S)
+
+
 def test_a_replica_that_leaves_says_so_over_grpc_and_the_server_is_not_ready_without_it() -> None:
     with running_door() as door, grpc.insecure_channel(f"{LOOPBACK}:{door.replica.grpc_port}") as channel:
         check = channel.unary_unary(
