@@ -132,6 +132,14 @@ def opened() -> Iterator[Opened]:
 
 
 @contextmanager
+def _set_at_the_end(event: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        event.set()
+
+
+@contextmanager
 def _door(servers: list[Told], retry_on: tuple[RetryOn, ...], options: dict[str, Any]) -> Iterator[Door]:
     behind = Backend(
         name="delay",
@@ -193,18 +201,28 @@ def test_a_killed_server_costs_no_request_before_a_check_has_seen_it(
 @pytest.mark.parametrize("balance", ["leastconn", "roundrobin"])
 def test_a_server_killed_under_load_costs_no_request_that_may_be_sent_again(opened: Opened, balance: str) -> None:
     """What it had in flight is broken off, and what comes meanwhile is refused: each is sent again once."""
-    door, servers = opened("answer", "answer", retry_on=IDEMPOTENT, balance=balance)
-    for server in servers:
-        server.after_s = 0.005
+    door, [killed, other] = opened("answer", "answer", retry_on=IDEMPOTENT, balance=balance)
+    ended = threading.Event()
 
-    with ThreadPoolExecutor(16) as clients:
-        answers = clients.map(lambda _: door.post()[0], range(600))
-        wait_until(lambda: len(servers[0].asked) > 50)
-        servers[0].kill()
-        found = Counter(answers)
+    def ask() -> Counter[int]:
+        found: Counter[int] = Counter()
+        while not ended.is_set():
+            found[door.post()[0]] += 1
+        return found
 
-    assert found == {200: 600}
-    assert sum(len(server.asked) for server in servers) > 600  # some were in flight
+    with ThreadPoolExecutor(16) as clients, _set_at_the_end(ended):
+        answers = [clients.submit(ask) for _ in range(16)]
+        wait_until(lambda: len(killed.asked) > 50)
+        killed.does = "keep silent"
+        before = len(killed.asked)
+        wait_until(lambda: len(killed.asked) > before)  # it has one in flight
+        killed.kill()
+        before = len(other.asked)
+        wait_until(lambda: len(other.asked) > before + 200)
+    found = sum((each.result() for each in answers), Counter[int]())
+
+    assert found.keys() == {200}
+    assert len(killed.asked) + len(other.asked) > found.total()
 
 
 def test_a_server_that_keeps_silent_is_given_up_in_time_and_not_asked_elsewhere(opened: Opened) -> None:

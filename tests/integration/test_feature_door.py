@@ -44,9 +44,18 @@ def settings() -> Iterator[Settings]:
         found = free_settings(folder).model_copy(update={"feature_budget_s": 5.0})
         try:
             lifecycle.up(found, only=["feature-api"], say=quiet)
+            wait_for_checks(found)
             yield found
         finally:
             lifecycle.down(found, say=quiet)
+
+
+def wait_for_checks(settings: Settings) -> None:
+    """Until the load balancer has all replicas for both protocols: they are ready before it has asked them."""
+    balancer = HaproxyAdmin(settings.sockets / "lb" / "admin.sock", timeout_s=WITHIN_S)
+    for backend in ("features", "features-grpc"):
+        for name in REPLICAS:
+            balancer.wait_l7ok(backend, name, timeout_s=WITHIN_S)
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +182,7 @@ class Asking:
 @contextmanager
 def asking(settings: Settings, door: Client, flights: list[dict[str, str]]) -> Iterator[Asking]:
     """Ask while the body runs, once the load balancer has all replicas for both protocols."""
-    balancer = HaproxyAdmin(settings.sockets / "lb" / "admin.sock", timeout_s=WITHIN_S)
-    for backend in ("features", "features-grpc"):
-        for name in REPLICAS:
-            balancer.wait_l7ok(backend, name, timeout_s=WITHIN_S)
+    wait_for_checks(settings)
     with Asking(door, flights[0]) as running:
         running.wait_for(ASKED_AT_LEAST)
         yield running
