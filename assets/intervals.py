@@ -5,8 +5,6 @@ several (one run, not one per month) and may be cut at an instant inside a month
 is loaded to that instant and no further (S11).
 """
 
-from dataclasses import dataclass
-
 import dagster as dg
 
 from headway.clock import format_us, parse_instant_us, to_us
@@ -59,16 +57,3 @@ def interval(context: dg.AssetExecutionContext, config: IntervalConfig) -> Windo
             "choose months that the configured start and end touch"
         )
     return Window(from_us=start_us, until_us=end_us)
-
-
-@dataclass(frozen=True)
-class Months:
-    """The months a window touches, as the lake's ``month`` columns write them."""
-
-    first: str
-    last: str
-
-    @classmethod
-    def of(cls, window: Window) -> "Months":
-        """Return the months of a window; its end is not part of it."""
-        return cls(first=format_us(window.from_us)[:7], last=format_us(window.until_us - 1)[:7])

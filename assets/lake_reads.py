@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import polars as pl
 
-from assets.intervals import Months
 from headway.adapters.delta import Lake
 from headway.adapters.delta_gaps import why_incomplete
+from headway.batch_reads import AROUND_US, around
 from headway.clock import DAY_US, duration_us, from_us, to_us
 from headway.curation import IDENTITY, TRANSPORT_READ
 from headway.drift import Window
@@ -17,9 +17,6 @@ from headway.lake import TRANSPORT, events_table
 from headway.product import Product
 from headway.training import ValuesAt, values_from_changelog
 from headway.warehouse import DAY, EVENTS, CuratedTable
-
-# A thing is announced, happens and ends within days; its events are read this far around the window it belongs to.
-_AROUND_US = 7 * DAY_US
 
 
 def known_until(lake: Lake, version: int | None = None) -> int:
@@ -36,9 +33,8 @@ def known_until(lake: Lake, version: int | None = None) -> int:
 
 def events_around(lake: Lake, product: Product, window: Window, *, version: int | None = None) -> pl.DataFrame:
     """Return the events that tell about things of a window, in the lake's columns without transport but the offset."""
-    wide = Window(from_us=window.from_us - _AROUND_US, until_us=window.until_us + _AROUND_US)
     columns = [name for name in events_table(product.domain).columns if name not in TRANSPORT or name == "offset"]
-    return lake.read("events", columns=columns, version=version, predicate=_between(wide, "time"))
+    return lake.read("events", columns=columns, version=version, predicate=around(window, AROUND_US, column="time"))
 
 
 def events_behind(lake: Lake, product: Product, predictions: pl.DataFrame) -> pl.DataFrame:
@@ -52,7 +48,7 @@ def events_behind(lake: Lake, product: Product, predictions: pl.DataFrame) -> pl
     asked = predictions["as_of"].dt.timestamp("us")
     reach_us = max(view.max_window_us + view.hop_us for view in views) + DAY_US
     window = Window(from_us=_int(asked.min()) - reach_us, until_us=_int(asked.max()) + DAY_US)
-    return lake.read("events", columns=columns, predicate=_between(window, "time"))
+    return lake.read("events", columns=columns, predicate=around(window, 0, column="time"))
 
 
 def events_of_days(lake: Lake, table: CuratedTable, window: Window, *, version: int) -> pl.DataFrame:
@@ -62,7 +58,7 @@ def events_of_days(lake: Lake, table: CuratedTable, window: Window, *, version: 
     )
     day = pl.col(table.day_of).dt.truncate("1d")
     inside = (day >= from_us(window.from_us)) & (day < from_us(window.until_us))
-    told = _between(wide, "time") & pl.col("type").is_in(table.event_types) & inside & _near(table)
+    told = around(wide, 0, column="time") & pl.col("type").is_in(table.event_types) & inside & _near(table)
     columns = dict.fromkeys((*IDENTITY, "type", "time", *sorted(table.reads), *TRANSPORT_READ))
     return lake.read("events", columns=list(columns), version=version, predicate=told)
 
@@ -104,7 +100,7 @@ def changelog_values(
             version=None if versions is None else versions[table],
             predicate=pl.col("event_timestamp") < from_us(wide.until_us)
             if forever
-            else _between(wide, "event_timestamp"),
+            else around(wide, 0, column="event_timestamp"),
         )
     return values_from_changelog(tables)
 
@@ -118,9 +114,3 @@ def _near(table: CuratedTable) -> pl.Expr:
 def _int(value: object) -> int:
     assert isinstance(value, int)
     return value
-
-
-def _between(window: Window, column: str) -> pl.Expr:
-    touched = Months.of(window)
-    inside = (pl.col(column) >= from_us(window.from_us)) & (pl.col(column) < from_us(window.until_us))
-    return pl.col("month").is_between(pl.lit(touched.first), pl.lit(touched.last)) & inside

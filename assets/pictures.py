@@ -58,6 +58,23 @@ def monitoring_pictures(product: Product, verdicts: pl.DataFrame, limits: DriftL
     return {"weeks": weeks_picture(weeks_in(verdicts), limits, zone=product.drift.zone)}
 
 
+def batch_pictures(answers: pl.DataFrame, *, zone: str) -> dict[str, bytes]:
+    """Return a batch's answers by local day of their as-of, with their mean, and how they are spread."""
+    from matplotlib.figure import Figure
+
+    local = pl.col("as_of").dt.convert_time_zone(zone).dt.date().alias("day")
+    days = answers.group_by(local).agg(pl.col("probability").mean(), pl.len()).sort("day")
+    figure = Figure(figsize=(9, 6.5), dpi=_DPI, layout="constrained")
+    mean, count, spread = figure.subplots(3, 1)
+    mean.plot(days["day"], days["probability"], marker="o")
+    mean.set(title="answers by day", ylabel="mean probability", ylim=(0, 1))
+    count.bar(days["day"], days["len"], width=0.9)
+    count.set(ylabel="rows")
+    spread.hist(answers["probability"].to_numpy(), bins=50, range=(0, 1))
+    spread.set(xlabel="probability", ylabel="rows")
+    return {"answers": _png(figure)}
+
+
 def importance_picture(model: bytes) -> bytes:
     """Return how often each input decides a split, most first, from the LightGBM text."""
     from matplotlib.figure import Figure

@@ -1,7 +1,8 @@
 """Batch scoring: what the product would have been asked, answered by the live version with the code that serves.
 
 The table is the one the stream's answers land in (``predictions.<product>``); batch rows say so in ``source``. A repeat of
-an interval replaces its batch rows of the same version and touches nothing else.
+an interval replaces its batch rows of the same version and touches nothing else. From there they go into the database
+that product applications read (`assets.results`).
 """
 
 from dataclasses import dataclass
@@ -11,18 +12,22 @@ import polars as pl
 
 from assets.declared import Materialized, without_beta_warning
 from assets.intervals import END_MONTH, FIRST_MONTH, IntervalConfig, interval
-from assets.lake_reads import changelog_values, events_around, events_behind, known_until
+from assets.lake_reads import events_behind, known_until
 from assets.names import candidate_key, features_key, predictions_key, topic_key
-from assets.resources import LakeResource, RegistryResource
-from assets.shown import figures, owners, schema_of
+from assets.pictures import batch_pictures
+from assets.resources import LakeResource, RegistryResource, settings
+from assets.shown import figures, owners, picture, schema_of, table
 from headway.adapters.delta import Lake
-from headway.batch import BatchRun, asked_in, score_batch
-from headway.clock import SystemClock, format_us, monotonic_s, to_us
+from headway.batch import BatchRun
+from headway.batch_engine import Batch, Engine, Written, batch_engine, write_batch
+from headway.batch_reads import PIECE_EVENTS, BatchReads
+from headway.batch_rows import answers_of
+from headway.clock import SystemClock, monotonic_s, to_us
 from headway.contracts import Reference
 from headway.drift import Window
 from headway.errors import PermanentFailure
 from headway.prediction_parity import check_predictions
-from headway.predictions import ModelId, predictions_table, unlogged_rows
+from headway.predictions import ModelId, predictions_table
 from headway.predictor import Predictor, open_predictor
 from headway.product import Product
 from headway.registry import CHAMPION, LIVE, ModelRegistry, ModelVersion
@@ -34,20 +39,25 @@ _TOLD = 20
 
 
 class ScoringConfig(IntervalConfig):
-    """Which weeks' questions to answer, cut to [start, end) of the as-of, and by which version.
+    """Which weeks' questions to answer, cut to [start, end) of the as-of, by which version and on what.
 
     Attributes:
         model_version: of the registry; null = the live one, else the champion.
+        engine: this process, on all its cores, or Spark as ``HEADWAY_SPARK_*`` says; the rows are the same.
+        piece_events: events that are taken at once; fewer need less memory and take longer.
     """
 
     model_version: int | None = None
+    engine: Engine = "process"
+    piece_events: int = PIECE_EVENTS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answering:
-    """A registry version and its proven predictor."""
+    """A registry version, its text, and its proven predictor."""
 
     version: ModelVersion
+    model: bytes
     predictor: Predictor
 
 
@@ -60,28 +70,33 @@ def weeks(product: Product) -> dg.WeeklyPartitionsDefinition:
 
 def predictions_asset(product: Product) -> dg.AssetsDefinition:
     """Return the asset of a product's answers, by week of their as-of."""
-    table = predictions_table(product.name)
+    made = predictions_table(product.name)
 
     def predictions(
         context: dg.AssetExecutionContext, config: ScoringConfig, lake: LakeResource, registry: RegistryResource
     ) -> Materialized:
         window = interval(context, config)
         started_s = monotonic_s()
-        reference = product.domain.load_reference()
-        model = open_version(product, registry.open(), reference, version=config.model_version)
-        rows = score_interval(product, lake.open(), model, reference, window)
-        replace_batch(product, lake.open(), rows, model.version, window)
+        model, batch = batch_of(
+            product, lake.open(), registry.open(), window, version=config.model_version, run_id=context.run_id
+        )
+        with batch_engine(config.engine, settings(), model=model.model) as score:
+            written = write_batch(batch, score, limit=config.piece_events)
         seconds = monotonic_s() - started_s
+        for refused in written.refused[:_TOLD]:
+            context.log.warning("%s is not answered: %s", refused.subject, refused.reason)
         return dg.MaterializeResult(
             metadata={
-                "rows_of_run": rows.height,
+                "engine": config.engine,
+                "run_id": context.run_id,
+                "rows_of_run": written.rows,
                 "seconds": round(seconds, 2),
-                "rows_per_s": round(rows.height / seconds),
+                "rows_per_s": round(written.rows / seconds),
                 "interval": str(window),
                 "model_version": model.version.version,
                 "model_digest": model.version.digest,
-                "table_version": lake.open().version(table.name),
-                **figures({"mean_probability": _mean(rows)}),
+                "table_version": lake.open().version(made.name),
+                **_shown(product, lake.open(), batch, written),
             }
         )
 
@@ -101,8 +116,8 @@ def predictions_asset(product: Product) -> dg.AssetsDefinition:
             ),
             group_name=product.name,
             owners=owners(product.owner),
-            kinds={"deltalake", "lightgbm"},
-            metadata=schema_of(table),
+            kinds={"deltalake", "lightgbm", "spark"},
+            metadata=schema_of(made),
         )(predictions)
 
 
@@ -163,40 +178,37 @@ def open_version(product: Product, registry: ModelRegistry, reference: Reference
     manifest.verify_definitions(
         product=product.name, view_digests=product.view_digests, reference_version=reference.version
     )
-    return Answering(version=found, predictor=open_predictor(model, manifest, load=LightGbm().load))
+    return Answering(version=found, model=model, predictor=open_predictor(model, manifest, load=LightGbm().load))
 
 
-def score_interval(
-    product: Product, lake: Lake, model: Answering, reference: Reference, window: Window
-) -> pl.DataFrame:
-    """Return the answers to everything asked in an interval, as rows of the table."""
+def batch_of(
+    product: Product, lake: Lake, registry: ModelRegistry, window: Window, *, version: int | None, run_id: str
+) -> tuple[Answering, Batch]:
+    """Return who answers, and the batch of everything asked in an interval, its tables pinned as they are now."""
+    reference = product.domain.load_reference()
+    model = open_version(product, registry, reference, version=version)
     run = BatchRun(
+        run_id=run_id,
         model=ModelId(name=product.name, version=model.version.version, digest=model.version.digest),
         interval=window,
         known_at_us=known_until(lake),
         started_us=to_us(SystemClock().now()),
     )
-    answers = score_batch(
-        product,
-        asked_in(product, events_around(lake, product, window), window),
-        predictor=model.predictor,
-        reference=reference,
-        values_at=changelog_values(lake, product.feature_views.values(), window),
-        run=run,
-    )
-    return unlogged_rows(answers)
+    reads = BatchReads.pinned(lake, product, window)
+    return model, Batch(reads=reads, run=run, predictor=model.predictor, reference=reference)
 
 
-def replace_batch(product: Product, lake: Lake, rows: pl.DataFrame, version: ModelVersion, window: Window) -> None:
-    """Make a version's batch rows of the interval exactly these."""
-    table = predictions_table(product.name)
-    lake.create(table)
-    lake.overwrite_partition(
-        table.name,
-        rows,
-        f"source = 'batch' AND model_digest = '{version.digest}' AND as_of >= '{format_us(window.from_us)}' "
-        f"AND as_of < '{format_us(window.until_us)}'",
-    )
+def _shown(product: Product, lake: Lake, batch: Batch, written: Written) -> dict[str, dg.MetadataValue[object] | float]:
+    """Return what a person looks for: what was refused and why, the answers by day, and their spread."""
+    answers = answers_of(lake, product.name, batch.run)
+    told = [{"subject": each.subject, "reason": each.reason} for each in written.refused[:_TOLD]]
+    pictures = batch_pictures(answers, zone=product.drift.zone) if answers.height else {}
+    return {
+        "rows_refused": len(written.refused),
+        **({"refused": table(told)} if told else {}),
+        **figures({"mean_probability": _mean(answers)}),
+        **{title: picture(png, title=title) for title, png in pictures.items()},
+    }
 
 
 def _mean(rows: pl.DataFrame) -> float | None:

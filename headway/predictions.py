@@ -108,9 +108,11 @@ _COLUMNS: Mapping[str, pl.DataType] = {
     "topic": pl.String(),
     "partition": pl.Int64(),
     "offset": pl.Int64(),
+    "subject": pl.String(),  # what a batch asked about; a request names no subject
+    "run_id": pl.String(),  # of the batch
     "commit": pl.String(),
 }
-_OPTIONAL = ("planted", "topic", "partition", "offset", "commit")
+_NULLABLE = ("planted", "topic", "partition", "offset", "subject", "run_id", "commit")
 
 
 def encode_prediction(prediction: Prediction) -> bytes:
@@ -142,7 +144,7 @@ def prediction_record(prediction: Prediction) -> Record:
 
 def predictions_table(product: str) -> LakeTable:
     """Return the lake's table of a product's predictions, partitioned by the month (UTC) of their as-of."""
-    required = tuple(name for name in _COLUMNS if name not in _OPTIONAL)
+    required = tuple(name for name in _COLUMNS if name not in _NULLABLE)
     return LakeTable(
         name=predictions_topic(product), columns=dict(_COLUMNS), partition_by=("month",), required=required
     )
@@ -154,11 +156,6 @@ def prediction_rows(messages: Sequence[Message]) -> pl.DataFrame:
         (decode_prediction(message.value or b""), (message.topic, message.partition, message.offset))
         for message in messages
     )
-
-
-def unlogged_rows(predictions: Iterable[Prediction]) -> pl.DataFrame:
-    """Return the table's rows of predictions that came by no topic (batch); transport columns are null."""
-    return _rows((prediction, (None, None, None)) for prediction in predictions)
 
 
 def predictions_in(rows: pl.DataFrame) -> list[Prediction]:
@@ -212,7 +209,7 @@ def _typed(view: FeatureView, features: tuple[str, ...], logged: list[tuple[Any,
     return pl.DataFrame(logged, schema=schema, orient="row").with_columns(pl.col(counts).fill_null(0))
 
 
-def _rows(logged: Iterable[tuple[Prediction, tuple[str | None, int | None, int | None]]]) -> pl.DataFrame:
+def _rows(logged: Iterable[tuple[Prediction, tuple[str, int, int]]]) -> pl.DataFrame:
     rows = []
     for prediction, place in logged:
         as_of = from_us(prediction.as_of_us)
@@ -235,6 +232,8 @@ def _rows(logged: Iterable[tuple[Prediction, tuple[str | None, int | None, int |
                 _ENCODER.encode(prediction.views).decode(),
                 as_of.strftime("%Y-%m"),
                 *place,
+                None,
+                None,
                 prediction.commit,
             )
         )

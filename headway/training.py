@@ -172,21 +172,20 @@ def values_from_changelog(tables: Mapping[str, pl.DataFrame]) -> ValuesAt:
     """Return a point-in-time reader of changelog tables (by qualified view): the newest row not after the as-of.
 
     Of rows with equal timestamps the greatest revision counts (S4). An entity without a row gets nulls, where the
-    event engine says count 0; the assembler reads both as 0.
+    event engine says count 0; the assembler reads both as 0. Columns that a table was not read with are left out.
     """
 
     def read(view: FeatureView, queries: pl.DataFrame) -> pl.DataFrame:
-        keys = list(view.keys)
-        rows = (
-            tables[view.qualified]
-            .select(*keys, pl.col("event_timestamp").dt.timestamp("us").alias(AS_OF), "revision", *view.columns)
-            .sort(AS_OF, "revision")
-            .unique([*keys, AS_OF], keep="last", maintain_order=True)
-            .drop("revision")
-        )
+        keys, table = list(view.keys), tables[view.qualified]
+        columns = [name for name in view.columns if name in table.columns]
+        instant = pl.col("event_timestamp").dt.timestamp("us").alias(AS_OF)
+        rows = table.select(*keys, instant, "revision", *columns).sort(AS_OF, "revision")
+        if rows["revision"].max():  # of an instant that was never told again there is one row
+            rows = rows.unique([*keys, AS_OF], keep="last", maintain_order=True)
+        rows = rows.drop("revision")
         asked = queries.select(pl.col(keys).cast(pl.String), AS_OF).with_row_index("row").sort(AS_OF)
         joined = asked.join_asof(rows, on=AS_OF, by=keys, strategy="backward", check_sortedness=False)
-        return joined.sort("row").select(*view.columns)
+        return joined.sort("row").select(columns)
 
     return read
 

@@ -47,12 +47,27 @@ def slices(
     back_us = reach_us(view)
     if back_us is None:
         events = sum(count for day_us, count in by_day.items() if day_us < window.until_us)
-        yield Slice(window=window, since_us=None, events=events, parts=_parts(events, limit))
+        yield Slice(window=window, since_us=None, events=events, parts=part_count(events, limit))
         return
-    for stretch in _packed(_pieces(window, by_day, limit=limit), shortest_us=2 * back_us, limit=limit):
+    for stretch in stretches(window, by_day, shortest_us=2 * back_us, limit=limit):
         since_us = stretch.from_us - back_us
-        events = _events(by_day, since_us, stretch.until_us)
-        yield Slice(window=stretch, since_us=since_us, events=events, parts=_parts(events, limit))
+        events = events_in(by_day, since_us, stretch.until_us)
+        yield Slice(window=stretch, since_us=since_us, events=events, parts=part_count(events, limit))
+
+
+def stretches(window: Window, by_day: Mapping[int, int], *, shortest_us: int, limit: int) -> Iterator[Window]:
+    """Yield what a window is cut into: whole months, or days, of no more events than the limit unless shorter than that."""
+    return _packed(_pieces(window, by_day, limit=limit), shortest_us=shortest_us, limit=limit)
+
+
+def events_in(by_day: Mapping[int, int], from_us: int, until_us: int) -> int:
+    """Return the events of all days that a stretch touches."""
+    return sum(by_day.get(day_us, 0) for day_us in range(floor_us(from_us, DAY_US), until_us, DAY_US))
+
+
+def part_count(events: int, limit: int) -> int:
+    """Return in how many parts so many events have to be taken."""
+    return max(1, -(-events // limit))
 
 
 def months(window: Window) -> Iterator[tuple[str, Window]]:
@@ -79,12 +94,12 @@ def _packed(pieces: Iterable[tuple[Window, int]], *, shortest_us: int, limit: in
 def _pieces(window: Window, by_day: Mapping[int, int], *, limit: int) -> Iterator[tuple[Window, int]]:
     """Yield months with their events; the days of a month that is too large. Whole months leave whole files."""
     for _, month in months(window):
-        events = _events(by_day, month.from_us, month.until_us)
+        events = events_in(by_day, month.from_us, month.until_us)
         if events <= limit:
             yield month, events
         else:
             for day in _cut(month, _next_day):
-                yield day, _events(by_day, day.from_us, day.until_us)
+                yield day, events_in(by_day, day.from_us, day.until_us)
 
 
 def _cut(window: Window, following: Callable[[int], int]) -> Iterator[Window]:
@@ -103,12 +118,3 @@ def _next_month(at_us: int) -> int:
 
 def _next_day(at_us: int) -> int:
     return floor_us(at_us, DAY_US) + DAY_US
-
-
-def _events(by_day: Mapping[int, int], from_us: int, until_us: int) -> int:
-    """Return the events of all days that a stretch touches."""
-    return sum(by_day.get(day_us, 0) for day_us in range(floor_us(from_us, DAY_US), until_us, DAY_US))
-
-
-def _parts(events: int, limit: int) -> int:
-    return max(1, -(-events // limit))

@@ -2,19 +2,23 @@
 
 from datetime import timedelta
 
+from domains.flights.contracts import SCHEDULED
 from domains.flights.domain import DOMAIN
 from headway.clock import DAY_US
 from headway.drift import DriftPolicy
 from headway.gates import GatePolicy
-from headway.product import ModelSpec, Product, ViewUse
+from headway.product import InBulk, ModelSpec, Product, ViewUse
 from products.flight_delay.labels import examples
 from products.flight_delay.request import (
     CATEGORIES,
     MEANINGS,
     NUMBERS,
     FlightDelayRequest,
+    asked_at_in_bulk,
     asked_at_us,
     request_features,
+    request_features_in_bulk,
+    sure,
 )
 
 # The spec of DESIGN 5, LightGBM's own defaults: what a gate may compare with on the same rows (S25).
@@ -161,4 +165,10 @@ PRODUCT = Product(
     slices=("origin",),
     drift_slice="carrier",
     golden_requests=16,
+    in_bulk=InBulk(
+        events=(SCHEDULED,),
+        asked_at_us=asked_at_in_bulk,
+        sure=sure,
+        request_features=request_features_in_bulk,
+    ),
 )

@@ -4,10 +4,12 @@ One scalar function serves training, batch, stream and the APIs. It reads the sc
 outcome; everything that moves with time comes from feature views.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
+import polars as pl
 
 from domains.flights.contracts import Flight, Instant
 from headway.clock import HOUR_US, MINUTE_US, floor_us, to_us
@@ -62,8 +64,22 @@ class FlightReference(Protocol):
         """Hash of the reference data."""
         ...
 
+    @property
+    def airports(self) -> Mapping[str, object]:
+        """Airports by code."""
+        ...
+
+    @property
+    def airlines(self) -> Mapping[str, str]:
+        """Airlines by code."""
+        ...
+
     def enrich(self, body: msgspec.Struct) -> dict[str, float | str | None]:
         """Return destination and aircraft columns of a flight."""
+        ...
+
+    def enrich_frame(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Return the frame with the same columns added; same rows, same order."""
         ...
 
 
@@ -104,3 +120,36 @@ def request_features(
         "origin": request.origin,
         "dest": request.dest,
     }
+
+
+def asked_at_in_bulk() -> pl.Expr:
+    """Return the expression of `asked_at_us`."""
+    wanted_us = pl.col("sched_dep").dt.timestamp("us") - LEAD_US
+    return wanted_us - wanted_us % STEP_US
+
+
+def sure(reference: FlightReference) -> pl.Expr:
+    """Return where `request_features` answers: places and airline are known, and the schedule runs forwards."""
+    places = (pl.col(field).is_in(list(reference.airports)) for field in ("origin", "dest"))
+    airline = pl.col("carrier").is_in(list(reference.airlines))
+    return pl.all_horizontal(*places, airline, pl.col("sched_arr") > pl.col("sched_dep"))
+
+
+def request_features_in_bulk(rows: pl.DataFrame, reference: FlightReference) -> pl.DataFrame:
+    """Return the features of `request_features` of rows that are `sure`; about 0.3 us a row."""
+    dep_us, arr_us = (pl.col(name).dt.timestamp("us") for name in ("sched_dep", "sched_arr"))
+    local = pl.col("sched_dep").dt.convert_time_zone(ORIGIN_ZONE.key).dt
+    scheduled_min = (arr_us - dep_us) / MINUTE_US
+    return reference.enrich_frame(rows).select(
+        (local.hour().cast(pl.Float64) + local.minute() / 60).alias("local_hour"),
+        (local.weekday() - 1).cast(pl.Float64).alias("weekday"),
+        scheduled_min.alias("scheduled_min"),
+        pl.col("distance_mi").cast(pl.Float64),
+        (pl.col("distance_mi") * 60 / scheduled_min).alias("scheduled_mph"),
+        ((dep_us - pl.col("as_of_us")) / MINUTE_US).alias("lead_min"),
+        "dest_lat",
+        "dest_lon",
+        (local.year() - pl.col("plane_year")).cast(pl.Float64).alias("plane_age_years"),
+        pl.col("plane_seats").cast(pl.Float64),
+        *CATEGORIES,
+    )

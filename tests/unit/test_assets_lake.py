@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 
 from assets.domain import domain_assets
-from assets.intervals import Months
 from assets.lake_reads import changelog_values
 from assets.names import LAKE_EVENTS, features_key
 from domains.flights.domain import DOMAIN
@@ -17,6 +16,7 @@ from headway.adapters.delta import Lake
 from headway.adapters.delta_gaps import why_incomplete
 from headway.adapters.feast_services import register
 from headway.backfill import backfill as backfill_view
+from headway.batch_reads import months_of
 from headway.clock import DAY_US, to_us
 from headway.drift import Window
 from headway.errors import ContractViolation
@@ -146,7 +146,7 @@ def test_backfilling_never_touches_streamed_rows(world: World) -> None:
 def test_months_of_a_window_leave_out_its_end() -> None:
     window = Window(from_us=to_us(datetime(2013, 1, 31, tzinfo=UTC)), until_us=to_us(datetime(2013, 3, 1, tzinfo=UTC)))
 
-    assert Months.of(window) == Months("2013-01", "2013-02")
+    assert months_of(window) == ("2013-01", "2013-02")
 
 
 def test_a_view_that_was_never_backfilled_is_not_read_as_nulls(tmp_path: Path) -> None:

@@ -20,11 +20,12 @@ from headway.features.windows import Row
 from headway.features.wire import decode_input, decode_row, encode_input
 from headway.ports import Record
 from headway.prediction_parity import check_predictions
-from headway.predictions import ModelId, Prediction, ServedView, unlogged_rows
+from headway.predictions import ModelId, Prediction, ServedView
 from headway.ticks import SOURCE_PARTITION_HEADER, header, is_tick, is_watermark, tick_us_of
 from headway.topics import EVENTS_ENRICHED, features_topic
 from streaming.sinks.lake import event_rows
 from tests.streaming_world import Corrupt, World
+from tests.unlogged import unlogged_rows
 
 START_US = parse_instant_us("2013-07-01T15:00:00Z", field="start")
 STEPS = 12

@@ -21,9 +21,9 @@ from headway.predictions import (
     prediction_rows,
     predictions_in,
     predictions_table,
-    unlogged_rows,
 )
 from products.catalogue import find_product
+from tests.unlogged import unlogged_rows
 
 AS_OF_US = parse_instant_us("2013-07-01T14:00:00Z", field="as_of")
 VIEW = find_product("flight_delay").feature_views["origin_delay.v1"]

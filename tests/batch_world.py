@@ -1,0 +1,126 @@
+"""A few days of January in a lake, a small model, and what a replica would answer to each row of a batch."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from domains.flights.domain import DOMAIN
+from headway.adapters.delta import Lake
+from headway.backfill import backfill
+from headway.backfill_engine import Engine
+from headway.batch import AS_OF, SUBJECT, BatchRun, asked_in, request_fields
+from headway.batch_engine import Batch, Written, batch_engine, write_batch
+from headway.batch_reads import AROUND_US, PIECE_EVENTS, BatchReads, around
+from headway.clock import to_us
+from headway.drift import Window
+from headway.predictions import ModelId, Prediction, ServedView
+from headway.product import Product
+from headway.settings import Settings
+from headway.training import values_from_changelog
+from tests.serving_world import product, trained
+from tests.unlogged import unlogged_rows
+
+FROM, UNTIL = (to_us(datetime(2013, 1, day, 5, tzinfo=UTC)) for day in (1, 7))
+ASKED = Window(from_us=to_us(datetime(2013, 1, 3, 5, tzinfo=UTC)), until_us=to_us(datetime(2013, 1, 5, 5, tzinfo=UTC)))
+
+
+def lake_of(root: Path, *, extra: pl.DataFrame | None = None) -> Lake:
+    """The events of six days, others beside them, and the changelogs of all views."""
+    lake, window = Lake(root), Window(from_us=FROM, until_us=UNTIL)
+    assert DOMAIN.load_history is not None
+    events = DOMAIN.load_history().events_between(FROM, UNTIL)
+    lake.bulk_load(DOMAIN, events, start_us=FROM, end_us=UNTIL)
+    for view in DOMAIN.views:
+        backfill(lake, view, window, mode="as_served")
+    if extra is not None:
+        lake.append("events", extra)
+    return lake
+
+
+def batch_in(
+    lake: Lake, *, interval: Window = ASKED, run_id: str = "run-1", asked_of: Product | None = None, seed: int = 7
+) -> Batch:
+    chosen, predictor = asked_of or product(), trained(seed).predictor()
+    return Batch(
+        reads=BatchReads.pinned(lake, chosen, interval),
+        run=BatchRun(
+            run_id=run_id,
+            model=ModelId(name=chosen.name, version=seed, digest=predictor.digest),
+            interval=interval,
+            known_at_us=UNTIL,
+            started_us=UNTIL + 1,
+        ),
+        predictor=predictor,
+        reference=chosen.domain.load_reference(),
+    )
+
+
+def written(
+    batch: Batch, *, engine: Engine = "process", limit: int = PIECE_EVENTS, state: Path | None = None
+) -> Written:
+    settings = Settings() if state is None else Settings(state=state)
+    with batch_engine(engine, settings, model=trained(batch.run.model.version).text) as score:
+        return write_batch(batch, score, limit=limit)
+
+
+def rows_in(lake: Lake) -> pl.DataFrame:
+    return lake.read(f"predictions.{product().name}").sort("receipt")
+
+
+def as_replicas_answer(batch: Batch) -> pl.DataFrame:
+    """The table's rows, made as the replica makes them: one request after another, by its own code."""
+    chosen, lake, run = batch.reads.product, batch.reads.lake, batch.run
+    events = lake.read("events", predicate=around(run.interval, AROUND_US, column="time"))
+    asked = asked_in(chosen, events, run.interval)
+    tables = {name: lake.read(f"features.{name}") for name in chosen.feature_views}
+    values = {
+        name: values_from_changelog(tables)(view, asked.select(*view.keys, AS_OF)).select(chosen.use(name).features)
+        for name, view in chosen.feature_views.items()
+    }
+    answers = (
+        _answer(batch, fields, as_of_us, {name: given.row(place) for name, given in values.items()})
+        for place, (fields, as_of_us) in enumerate(_fields(chosen, asked))
+    )
+    return unlogged_rows(answers).with_columns(run.receipts(asked[SUBJECT]), asked[SUBJECT], run_id=pl.lit(run.run_id))
+
+
+def _fields(chosen: Product, asked: pl.DataFrame) -> Iterator[tuple[dict[str, object], int]]:
+    rows = asked.select(request_fields(chosen)).iter_rows(named=True)
+    return zip(rows, asked[AS_OF], strict=True)
+
+
+def _answer(
+    batch: Batch, fields: dict[str, object], as_of_us: int, values: dict[str, tuple[float | None, ...]]
+) -> Prediction:
+    chosen, run = batch.reads.product, batch.run
+    request = chosen.request_from(fields)
+    views = tuple(
+        ServedView(
+            view=name,
+            key=chosen.entity(name, request),
+            features=chosen.use(name).features,
+            values=chosen.empty_rows[name] if chosen.entity(name, request) is None else values[name],
+            row_time_us=None,
+            watermark_us=run.known_at_us,
+        )
+        for name in chosen.feature_views
+    )
+    features = chosen.compute_request_features(request, batch.reference, as_of_us)
+    single = batch.predictor.predict(features, {view.view: view.values for view in views}, as_of_us)
+    return Prediction(
+        receipt="",
+        product=chosen.name,
+        as_of_us=as_of_us,
+        requested_at_us=run.started_us,
+        model=run.model,
+        reference_version=batch.reference.version,
+        request=msgspec.Raw(msgspec.json.encode(request)),
+        views=views,
+        probability=single.score,
+        degraded=False,
+        stale=(),
+        source="batch",
+    )
