@@ -83,6 +83,11 @@ def predictions_key(product: Product) -> dg.AssetKey:
     return dg.AssetKey([product.name, "predictions"])
 
 
+def results_key(product: Product) -> dg.AssetKey:
+    """The database's table of batch answers, for product applications."""
+    return dg.AssetKey([product.name, "results"])
+
+
 def labels_key(product: Product) -> dg.AssetKey:
     """What became of everything that was, or could have been, asked about."""
     return dg.AssetKey([product.name, "labels"])

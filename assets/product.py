@@ -5,6 +5,7 @@ import dagster as dg
 from assets.domain import Definition
 from assets.model import candidate_asset, model_asset
 from assets.monitoring import decision_asset, labels_asset, monitoring_asset
+from assets.results import results_asset
 from assets.scoring import parity_check, predictions_asset
 from assets.topics import deployment_assets
 from assets.training import training_set_asset, training_set_checks
@@ -16,6 +17,7 @@ def product_assets(product: Product) -> list[Definition]:
     making: list[dg.AssetsDefinition] = [training_set_asset(product), model_asset(product), candidate_asset(product)]
     watching = [
         predictions_asset(product),
+        results_asset(product),
         labels_asset(product),
         monitoring_asset(product),
         decision_asset(product),

@@ -1,11 +1,12 @@
-"""What assets need of the outside: lake, log, registry, tracking. Addresses come from `Settings`, read in the run.
+"""What assets need of the outside: lake, log, registry, results, tracking. Addresses come from `Settings`, read in the run.
 
 Empty attributes mean "as the environment says"; a test or a cluster may set them. Nothing is read at import, so that
 definitions load with an empty environment.
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from headway.adapters.delta import Lake
     from headway.adapters.kafka_reader import KafkaReader
+    from headway.adapters.results_database import ResultsDatabase
     from headway.adapters.scaling_table import ScalingTable
     from headway.settings import Settings
 
@@ -108,6 +110,28 @@ class RegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # li
     def address(self) -> str:
         """The tracking server."""
         return self.url or settings().mlflow_url
+
+
+class ResultsResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # likewise
+    """The database of batch results."""
+
+    url: str = ""
+
+    @contextmanager
+    def open(self) -> "Iterator[ResultsDatabase]":
+        """Give the results; connections end with the block. 0.4 s the first time, for SQLAlchemy's import."""
+        from headway.adapters.results_database import ResultsDatabase
+
+        results = ResultsDatabase(self.address)
+        try:
+            yield results
+        finally:
+            results.close()
+
+    @property
+    def address(self) -> str:
+        """The database."""
+        return self.url or settings().results_url
 
 
 class Tracking(Protocol):

@@ -67,6 +67,7 @@ class Ports(BaseModel):
     feature_grpc_second: Port = Field(default=18_004, description="feature serving API, second replica, gRPC")
     receipts: Port = Field(default=18_009, description="what an answer was made of, by receipt")
     release: Port = Field(default=18_016, description="release guard: webhooks in, release table out")
+    batch_api: Port = Field(default=18_005, description="batch results, for product applications")
     scaler: Port = Field(default=18_017, description="what the job scaler decided, as metrics")
     replica_first: Port = Field(default=18_020, description="model replicas that are not under Ray, 10")
     dagster: Port = Field(default=18_030, description="Dagster's web pages")
@@ -148,6 +149,10 @@ class Settings(BaseSettings):
     feast_registry: str = Field(
         default="", description="Feast's registry, a database URL of SQLAlchemy; a file below the state when empty"
     )
+    results_url: str = Field(
+        default="",
+        description="database of batch results, a URL of SQLAlchemy; a SQLite file below the state when empty",
+    )
     lake: str = Field(default="", description="folder or URL of the Delta tables; <state>/lake when empty")
     backfill_engine: Literal["process", "spark"] = Field(
         default="process",
@@ -181,6 +186,7 @@ class Settings(BaseSettings):
             "mlflow_url": self.mlflow_url or f"http://{LOOPBACK}:{ports.mlflow}",
             "load_balancer_url": self.load_balancer_url or f"http://{LOOPBACK}:{ports.load_balancer}",
         }
+        filled["results_url"] = self.results_url or f"sqlite:///{state / 'results.sqlite'}"
         filled["lake"] = self.lake or str(Path(str(filled["state"])) / "lake")
         for name, value in filled.items():
             object.__setattr__(self, name, value)  # the model is frozen for everybody else

@@ -58,6 +58,7 @@ from assets.names import (
     monitoring_key,
     predictions_key,
     report_key,
+    results_key,
     training_set_key,
 )
 from assets.scoring import PARITY
@@ -150,8 +151,8 @@ def product_jobs(product: Product) -> list[Job]:
         dg.define_asset_job(
             f"score_batch_{product.name}",
             # Without parity: the monitor checks it over all answers before it decides.
-            selection=dg.AssetSelection.assets(predictions_key(product)).without_checks(),
-            description=f"Answer what {product.name} would have been asked in a stretch of time.",
+            selection=dg.AssetSelection.assets(predictions_key(product), results_key(product)).without_checks(),
+            description=f"Answer what {product.name} would have been asked, and publish the answers for applications.",
             tags=tags,
         ),
         dg.define_asset_job(

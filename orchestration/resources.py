@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from assets.resources import LakeResource, LogResource, RegistryResource, ScalingResource
+from assets.resources import LakeResource, LogResource, RegistryResource, ResultsResource, ScalingResource
 from assets.tracking import tracking_run
 
 
@@ -12,6 +12,7 @@ def all_resources() -> dict[str, Any]:  # Any: Dagster takes resources of every 
         "lake": LakeResource(),
         "log": LogResource(),
         "registry": RegistryResource(),
+        "results": ResultsResource(),
         "scaling": ScalingResource(),
         "mlflow": tracking_run,
     }

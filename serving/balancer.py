@@ -120,6 +120,13 @@ def load_balancer_table(
         ),
         *_feature_backends(settings),
         _backend(
+            "batches",
+            (Server(name="batch-api", host=LOOPBACK, port=settings.ports.batch_api, weight=100),),
+            # Longer than a database's wait for a writer is patient with, which the API tells.
+            answer_timeout_ms=35_000,
+            retry_on=_READS,
+        ),
+        _backend(
             "release-guard",
             (Server(name="release-guard", host=LOOPBACK, port=settings.ports.release, weight=100),),
             answer_timeout_ms=5_000,
@@ -161,6 +168,7 @@ def load_balancer_table(
             Route(prefix="/v1/enrich", backend="enrichment"),
             Route(prefix="/v1/features", backend="features"),
             Route(prefix="/v1/predictions", backend="receipts"),
+            Route(prefix="/v1/batches", backend="batches"),
             Route(prefix="/v1/releases", backend="release-guard"),
         ),
         grpc_routes=tuple(Route(prefix=prefix, backend="features-grpc") for prefix in FEATURE_GRPC),

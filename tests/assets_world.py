@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.resources import LakeResource, LogResource, RegistryResource
+from assets.resources import LakeResource, LogResource, RegistryResource, ResultsResource
 from headway.adapters.delta import Lake
 from headway.adapters.memory_registry import MemoryRegistry
 from headway.registry import ModelRegistry
@@ -62,6 +62,7 @@ class World:
                 resources={
                     "lake": LakeResource(root=str(self.root)),
                     "registry": HeldRegistry(url=str(self.root)),
+                    "results": ResultsResource(url=f"sqlite:///{self.root / 'results.sqlite'}"),
                     "log": LogResource(bootstrap="127.0.0.1:1"),  # nobody there
                     "mlflow": dg.ResourceDefinition.none_resource(),  # no run: no model is made here
                     **(resources or {}),

@@ -284,6 +284,18 @@ def _feature_api(settings: Settings) -> list[Process]:
     ]
 
 
+def _batch_api(settings: Settings) -> list[Process]:
+    port = settings.ports.batch_api
+    return [
+        Process(
+            name="batch-api",
+            command=lambda: module("serving.batch_main"),
+            env=settings.environment(),
+            ready=answers(port, "/readyz"),
+        )
+    ]
+
+
 def _haproxy(settings: Settings) -> list[Process]:
     return [
         Process(
@@ -499,6 +511,14 @@ PARTS: tuple[Part, ...] = (
         ports=("feature_api", "feature_api_second", "feature_grpc", "feature_grpc_second"),
         needs=("valkey", "haproxy"),
         page="/v1/features",
+    ),
+    Part(
+        name="batch-api",
+        group="serving",
+        processes=_batch_api,
+        ports=("batch_api",),
+        needs=("haproxy",),
+        page="/v1/batches",
     ),
     Part(name="topics", group="events", processes=_topics, ports=("kafka_watch",), needs=("kafka",)),
     Part(

@@ -47,6 +47,7 @@ def test_haproxy_accepts_the_table_and_a_product_without_a_release_has_no_server
         ("/v1/enrich", "enrichment"),
         ("/v1/features", "features"),
         ("/v1/predictions", "receipts"),
+        ("/v1/batches", "batches"),
         ("/v1/releases", "release-guard"),
     ]
     assert {route.backend for route in table.grpc_routes} == {"features-grpc"}
