@@ -1,5 +1,6 @@
 """Years of flights as a lake: the year there is, and the same again 53 weeks later, as often as wanted."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -17,24 +18,25 @@ from headway.lake import as_table, events_table
 _STEP_US = 53 * 7 * DAY_US
 
 
-def make_years(root: Path, years: int, say: Say) -> tuple[int, Window]:
+def make_years(root: Path, years: int, say: Say, *, also: Sequence[str] = ()) -> tuple[int, Window]:
     """Write a lake of so many years; return its events, and the window of all rows they imply.
 
-    Only columns that features read are filled. Identities differ from year to year.
+    Only columns that features read are filled, and those that are ``also`` wanted; instants move with their year.
+    Identities differ from year to year.
     """
     say(f"writing {years} years of flights")
     load = DOMAIN.load_history
     if load is None:
         raise ContractViolation("domain flights: has no history to load")
     first_us, last_us = (parse_instant_us(f"{at}-01T00:00:00Z", field="month") for at in ("2012-12", "2014-02"))
-    needed = list(dict.fromkeys(["source", "subject", *event_columns(DOMAIN.views)]))
+    needed = list(dict.fromkeys(["source", "subject", *event_columns(DOMAIN.views), *also]))
     year = load().events_between(first_us, last_us).select(needed)
     lake, table = Lake(root), events_table(DOMAIN)
     lake.create(table)
     for number in range(years):
-        later = pl.col("time") + pl.duration(microseconds=number * _STEP_US)
-        identity = pl.format("{}:{}", pl.lit(number), pl.col("id"))
-        lake.append(EVENTS, as_table(year.with_columns(later, identity.alias("id")), table))
+        later = pl.selectors.datetime() + pl.duration(microseconds=number * _STEP_US)
+        identity = (pl.format("{}:{}", pl.lit(number), pl.col(name)).alias(name) for name in ("id", "subject"))
+        lake.append(EVENTS, as_table(year.with_columns(later, *identity), table))
     return years * year.height, _window(year, years)
 
 

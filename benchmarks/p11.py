@@ -5,98 +5,34 @@ anything is measured. Headway's rows go into Delta tables, with the columns that
 and features alone. More events are the same year again, 53 weeks later each time.
 """
 
-import contextlib
 import json
 import os
-import shutil
-import signal
-import subprocess
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from benchmarks import children
 from benchmarks.flights_years import make_years
-from benchmarks.frame import Contestant, Plan, Sample, Target, compare
+from benchmarks.frame import Contestant, Plan, Target, compare
+from benchmarks.passes import Passes
 from benchmarks.peers.environment import FOLDER, peer_python
 from benchmarks.report import outcome
 from domains.flights.domain import DOMAIN
 from headway.adapters.delta import Lake
 from headway.commands import Outcome, Say
 from headway.drift import Window
-from headway.errors import ContractViolation, PermanentFailure
+from headway.errors import ContractViolation
 from headway.features.changelog import changelog_table
 from headway.features.definitions import FeatureView
-from headway.local.processes import descendants, tied_to_parent
 from headway.settings import Settings, project_root
 
 # A year is 1.03 million events: 10 and 50 million.
 YEARS = (1, 10, 49)
 MOST_MIB = 8 * 1024
-_LIMIT_S = 900.0
-_SAMPLE_S = 0.25
 HEADWAY, SPARK = "Headway, in process", "Headway, on Spark"
 POLARS, ASOF, FRAMES = "bare Polars", "DuckDB, joins as of", "DuckDB, window frames"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A contestant's process, started for every window; ``events`` is what one pass is given."""
-
-    name: str
-    command: tuple[str, ...]
-    env: Mapping[str, str]
-    folder: Path
-    events: int
-
-    def measure(self, seconds: float) -> Sample:
-        """Make all rows as often as the window lets it; nothing without a window."""
-        if not seconds:
-            return Sample(value=0.0)
-        with self.running(seconds) as (said, _):
-            return self.sample(said, value=said["passes"] * self.events / said["seconds"])
-
-    def grown(self, seconds: float) -> Sample:
-        """Make all rows once and count events per second of processor time; more memory than allowed is an error."""
-        if not seconds:
-            return Sample(value=0.0)
-        with self.running(0.0) as (said, _):
-            sample = self.sample(said, value=said["passes"] * self.events / said["cpu_s"])
-            return Sample(value=sample.value, errors=int(said["peak_mib"] > MOST_MIB), facts=sample.facts)
-
-    def sample(self, said: Mapping[str, float], *, value: float) -> Sample:
-        """Give a window's figures."""
-        done = said["passes"] * self.events
-        facts = {
-            "cpu_us_per_event": said["cpu_s"] / done * 1e6,
-            "seconds_per_pass": said["seconds"] / said["passes"],
-            "peak_mib": said["peak_mib"],
-        }
-        return Sample(value=value, facts=facts)
-
-    @contextlib.contextmanager
-    def running(self, seconds: float) -> Iterator[tuple[dict[str, float], Path]]:
-        """Run the process to its end; give what it said, its peak memory, and what it wrote, until the block ends."""
-        out = Path(tempfile.mkdtemp(prefix="out-", dir=self.folder))
-        log = out / "log"
-        command = [word.format(out=out, window_s=seconds) for word in self.command]
-        try:
-            with log.open("wb") as errors, (out / "said").open("wb") as told:
-                process = subprocess.Popen(
-                    command, env=dict(self.env), cwd=out, stdout=told, stderr=errors,
-                    preexec_fn=tied_to_parent(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one thread here
-                )  # fmt: skip
-            peak_mib = _watch(process)
-            if process.returncode != 0:
-                raise PermanentFailure(f"{self.name}: ended with {process.returncode}: {log.read_text()[-800:]}")
-            said = json.loads((out / "said").read_text().splitlines()[-1])
-            yield {**said, "peak_mib": peak_mib}, out
-        finally:
-            shutil.rmtree(out, ignore_errors=True)
 
 
 def run(plan: Plan, say: Say) -> Outcome:
@@ -106,7 +42,7 @@ def run(plan: Plan, say: Say) -> Outcome:
         ours, spark, *peers = _jobs(folder, say)
         _check_same_rows(ours, (spark, *peers), say)
         year = compare(
-            f"All views, {ours.events:,} events",
+            f"All views, {ours.count:,} events",
             unit="events/s",
             ours=Contestant(name=ours.name, measure=ours.measure),
             peers=[Contestant(name=peer.name, measure=peer.measure) for peer in (*peers, spark)],
@@ -120,7 +56,7 @@ def run(plan: Plan, say: Say) -> Outcome:
         )
         small, middle, largest = (_in_process(folder, years, say) for years in YEARS)
         grown = compare(
-            f"One pass over {largest.events:,} events, at most {MOST_MIB:,} MiB",
+            f"One pass over {largest.count:,} events, at most {MOST_MIB:,} MiB",
             unit="events/CPU-s",
             ours=Contestant(name=largest.name, measure=largest.grown),
             peers=[Contestant(name=each.name, measure=each.grown) for each in (small, middle)],
@@ -131,20 +67,20 @@ def run(plan: Plan, say: Say) -> Outcome:
     return outcome("P11", [year, grown])
 
 
-def _jobs(folder: Path, say: Say) -> list[Job]:
+def _jobs(folder: Path, say: Say) -> list[Passes]:
     lake, events, window = _lake(folder, 1, say)
     spec = folder / "views.json"
     spec.write_text(json.dumps([_spec(view) for view in DOMAIN.views]))
     python = str(peer_python("frames", say=say))
 
-    def own(name: str, engine: str) -> Job:
+    def own(name: str, engine: str) -> Passes:
         return _own(name, engine, folder=folder, lake=lake, events=events, window=window)
 
-    def peer(name: str, script: str, **env: str) -> Job:
+    def peer(name: str, script: str, **env: str) -> Passes:
         found = f"{lake}/events/*/*.parquet"
         command = (python, str(FOLDER / f"{script}.py"), str(spec), found, "{out}", "{window_s}")
         env = {**os.environ, **env, "PYTHONPATH": str(project_root())}
-        return Job(name=name, command=command, env=env, folder=folder, events=events)
+        return _job(name, command, env, folder=folder, events=events)
 
     return [
         own(HEADWAY, "process"),
@@ -155,21 +91,21 @@ def _jobs(folder: Path, say: Say) -> list[Job]:
     ]
 
 
-def _in_process(folder: Path, years: int, say: Say) -> Job:
+def _in_process(folder: Path, years: int, say: Say) -> Passes:
     lake, events, window = _lake(folder, years, say)
     return _own(f"{events:,} events", "process", folder=folder, lake=lake, events=events, window=window)
 
 
-def _own(name: str, engine: str, *, folder: Path, lake: Path, events: int, window: Window) -> Job:
+def _own(name: str, engine: str, *, folder: Path, lake: Path, events: int, window: Window) -> Passes:
     arguments = (lake, engine, "{out}", window.from_us, window.until_us, "{window_s}")
     settings = Settings(state=folder / "state").environment()
-    return Job(
-        name=name,
-        command=tuple(children.module("benchmarks.backfill_job", *arguments)),
-        env={**os.environ, **settings, "PYTHONPATH": str(project_root())},
-        folder=folder,
-        events=events,
-    )
+    command = tuple(children.module("benchmarks.backfill_job", *arguments))
+    env = {**os.environ, **settings, "PYTHONPATH": str(project_root())}
+    return _job(name, command, env, folder=folder, events=events)
+
+
+def _job(name: str, command: tuple[str, ...], env: Mapping[str, str], *, folder: Path, events: int) -> Passes:
+    return Passes(name=name, command=command, env=env, folder=folder, count=events, of="event", most_mib=MOST_MIB)
 
 
 def _lake(folder: Path, years: int, say: Say) -> tuple[Path, int, Window]:
@@ -192,7 +128,7 @@ def _spec(view: FeatureView) -> dict[str, object]:
     }
 
 
-def _check_same_rows(ours: Job, others: Sequence[Job], say: Say) -> None:
+def _check_same_rows(ours: Passes, others: Sequence[Passes], say: Say) -> None:
     """Let everybody make the rows once and compare all of them with ours: keys, instants, values, nulls."""
     with ours.running(0.0) as (_, out):
         wanted = {view.qualified: _in_lake(out, view) for view in DOMAIN.views}
@@ -218,24 +154,3 @@ def _sorted(rows: pl.DataFrame, view: FeatureView) -> pl.DataFrame:
     """Return keys, instant and features in order; a frame's time zone is what its writer called UTC."""
     instant = pl.col("event_timestamp").dt.convert_time_zone("UTC")
     return rows.select(*view.keys, instant, *view.columns).sort(*view.keys, "event_timestamp")
-
-
-def _watch(process: "subprocess.Popen[bytes]") -> float:
-    """Wait for a process; return the most memory it and all it started held at once, in MiB."""
-    most_kib, deadline = 0, time.monotonic() + _LIMIT_S
-    while process.poll() is None:
-        if time.monotonic() > deadline:
-            process.kill()
-            process.wait()
-            raise PermanentFailure(f"process {process.pid}: did not end within {_LIMIT_S:.0f} s")
-        most_kib = max(most_kib, sum(map(_resident_kib, (process.pid, *descendants(process.pid)))))
-        time.sleep(_SAMPLE_S)
-    return most_kib / 1024
-
-
-def _resident_kib(pid: int) -> int:
-    try:
-        status = (Path("/proc") / str(pid) / "status").read_text()
-    except OSError:  # ended meanwhile
-        return 0
-    return int((status.partition("VmRSS:")[2].split() or ["0"])[0])

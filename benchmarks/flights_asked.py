@@ -1,0 +1,149 @@
+"""Years of flights to be scored: their events and changelogs in a lake, a model of the product, and its vectors as a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from benchmarks.flights_years import make_years
+from headway.adapters.delta import Lake
+from headway.adapters.lightgbm import LightGbm
+from headway.backfill import backfill_together
+from headway.batch import AS_OF, SUBJECT, BatchRun, Questions, question, request_fields
+from headway.batch_engine import Batch
+from headway.batch_reads import BatchReads, Piece
+from headway.clock import DAY_US
+from headway.commands import Say
+from headway.drift import Window
+from headway.manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    Manifest,
+    TrainingFacts,
+    decode_manifest,
+    encode_manifest,
+    golden_request,
+    sha256,
+)
+from headway.matrix import matrix
+from headway.predictions import ModelId
+from headway.predictor import open_predictor
+from headway.product import Product
+from headway.training import Matrix
+from headway.vector import Assembler
+
+VECTORS, KEYS = "vectors.npy", "keys.parquet"
+# About what a first training has; the spec is the product's own.
+_LEARNED_US = 60 * DAY_US
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is there to be scored: a lake, the interval of all its questions, and how many they are."""
+
+    root: Path
+    interval: Window
+    rows: int
+
+
+def make_asked(folder: Path, product: Product, years: int, say: Say, *, model: Path) -> Asked:
+    """Write a lake of so many years with the changelogs of the product's views, and the model when it is not there."""
+    root = folder / f"asked-{years}"
+    _, window = make_years(root, years, say, also=request_fields(product))
+    lake, views = Lake(root), list(product.feature_views.values())
+    say(f"making the features of {years} years")
+    backfill_together(lake, views, window, mode="as_served")
+    reads = BatchReads.pinned(lake, product, window)
+    if not (model / MODEL_FILE).exists():
+        _train(reads, window, model, say)
+    rows = sum(reads.asked(piece).height for piece in reads.pieces(window))
+    return Asked(root=root, interval=window, rows=rows)
+
+
+def batch_of(product: Product, root: Path, interval: Window, model: Path) -> tuple[bytes, Batch]:
+    """Return the model's text, and the batch of a whole lake."""
+    text, manifest = (model / MODEL_FILE).read_bytes(), decode_manifest((model / MANIFEST_FILE).read_bytes())
+    run = BatchRun(
+        run_id="bench",
+        model=ModelId(name=product.name, version=1, digest=manifest.digest),
+        interval=interval,
+        known_at_us=interval.until_us,
+        started_us=interval.until_us,
+    )
+    predictor = open_predictor(text, manifest, load=LightGbm().load)
+    reads = BatchReads.pinned(Lake(root), product, interval)
+    return text, Batch(reads=reads, run=run, predictor=predictor, reference=product.domain.load_reference())
+
+
+def write_vectors(product: Product, asked: Asked, model: Path, out: Path) -> None:
+    """Write the vectors of all questions as one float64 array, and beside it who they are, in the same order."""
+    _, batch = batch_of(product, asked.root, asked.interval, model)
+    columns = batch.predictor.manifest.columns
+    vectors = np.lib.format.open_memmap(out / VECTORS, mode="w+", dtype=np.float64, shape=(asked.rows, len(columns)))
+    keys, start = [], 0
+    for piece in batch.reads.pieces(asked.interval):
+        found = _whole(batch.reads, piece)
+        stop = start + found.rows.height
+        vectors[start:stop] = matrix(columns, found.features, found.views, found.rows[AS_OF].to_numpy())
+        keys.append(found.rows.select(SUBJECT, AS_OF))
+        start = stop
+    vectors.flush()
+    pl.concat(keys).write_parquet(out / KEYS)
+
+
+def _whole(reads: BatchReads, piece: Piece) -> Questions:
+    product = reads.product
+    asked = question(product, reads.asked(piece), product.domain.load_reference())
+    views = {name: reads.values(name, asked.rows, piece.window) for name in product.feature_views}
+    return Questions(rows=asked.rows, features=asked.features, views=views, refused=asked.refused)
+
+
+def _train(reads: BatchReads, window: Window, folder: Path, say: Say) -> None:
+    """Fit the product's own spec on the first weeks; what it learns matters less than how large its trees are."""
+    say("training the model that scores")
+    product = reads.product
+    learned = Window(from_us=window.from_us, until_us=window.from_us + _LEARNED_US)
+    found = _whole(reads, Piece(number=0, window=learned, part=0, parts=1, events=0))
+    categories = {n: tuple(sorted(found.features[n].drop_nulls().unique())) for n in product.categories}
+    columns = product.columns(categories)
+    x = matrix(columns, found.features, found.views, found.rows[AS_OF].to_numpy())
+    delay = found.views["origin_delay.v1"]["mean_dep_delay_min_1h"].fill_null(0.0).to_numpy()
+    generator = np.random.default_rng(product.model.seed)
+    labels = delay + generator.normal(scale=20.0, size=len(x)) > 15.0
+    none = np.zeros(len(x), dtype=np.int64)
+    rows = Matrix(assembler=Assembler(columns), x=x, labels=labels, window_us=none, days=none, slices={})
+    learner = LightGbm()
+    text = learner.fit(rows, product.model)
+    scorer = learner.load(text)
+    golden = tuple(
+        golden_request(request="{}", as_of_us=0, vector=row, score=scorer.score_row(row)) for row in x[:4].copy()
+    )
+    manifest = Manifest(
+        format=FORMAT,
+        product=product.name,
+        spec=product.model.name,
+        spec_digest=product.model.digest,
+        columns=columns,
+        views=product.view_digests,
+        reference_version=product.domain.load_reference().version,
+        model_sha256=sha256(text),
+        model_bytes=len(text),
+        training=TrainingFacts(
+            from_us=learned.from_us,
+            until_us=learned.until_us,
+            known_at_us=learned.until_us,
+            rows=len(x),
+            positives=int(labels.sum()),
+            excluded={},
+            tables={},
+        ),
+        metrics={},
+        weeks=(),
+        limits=None,
+        golden=golden,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODEL_FILE).write_bytes(text)
+    (folder / MANIFEST_FILE).write_bytes(encode_manifest(manifest))

@@ -1,0 +1,137 @@
+"""Batch scoring, from lake to lake: rows/s and peak memory beside LightGBM's own predict, in process and on Spark.
+
+In go events and changelogs; out come rows that explain themselves: request, every view's values, receipt, probability.
+LightGBM only predicts, two threads, the same rows' vectors in memory. Scores are compared bit for bit before anything is
+measured. More rows are the same year again, 53 weeks later each time.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from benchmarks import children
+from benchmarks.flights_asked import KEYS, VECTORS, Asked, make_asked, write_vectors
+from benchmarks.frame import Contestant, Plan, Target, compare
+from benchmarks.passes import Passes
+from benchmarks.report import outcome
+from headway.adapters.delta import Lake
+from headway.batch import AS_OF, SUBJECT
+from headway.commands import Outcome, Say
+from headway.errors import ContractViolation
+from headway.manifest import MODEL_FILE
+from headway.predictions import predictions_table
+from headway.settings import Settings, project_root
+from products.catalogue import find_product
+
+# A year is 0.33 million flights: 2 and 5 million rows.
+YEARS = (1, 6, 15)
+MOST_MIB = 1024
+# A JVM and its workers have sizes of their own (docs/spark.md); what they take is shown, not limited here.
+_SPARK_MIB = 8 * 1024
+PRODUCT = "flight_delay"
+HEADWAY, SPARK, LIGHTGBM = "Headway, in process", "Headway, Spark local[2]", "LightGBM, 2 threads, in memory"
+
+
+def run(plan: Plan, say: Say) -> Outcome:
+    """Prove that all give the same scores, compare on the year, then the engines on more, then grow."""
+    with tempfile.TemporaryDirectory(prefix="headway-p10-") as name:
+        folder = Path(name)
+        small, middle, largest = (
+            make_asked(folder, find_product(PRODUCT), y, say, model=folder / "model") for y in YEARS
+        )
+        ours, spark, peer = contestants(folder, small)
+        check_same_scores(ours, (spark, peer), folder / VECTORS, say)
+        year = compare(
+            f"A batch of {small.rows:,} rows",
+            unit="rows/s",
+            ours=Contestant(name=ours.name, measure=ours.measure),
+            peers=[Contestant(name=each.name, measure=each.measure) for each in (peer, spark)],
+            targets=[Target(peer=LIGHTGBM, at_least=1.0, goal=2.0)],
+            plan=plan,
+            say=say,
+        )
+        ours, spark, peer = contestants(folder, middle)
+        engines = compare(
+            f"One pass over {middle.rows:,} rows, by processor time",
+            unit="rows/CPU-s",
+            ours=Contestant(name=spark.name, measure=spark.grown),
+            peers=[Contestant(name=each.name, measure=each.grown) for each in (ours, peer)],
+            targets=[Target(peer=HEADWAY, at_least=0.5)],
+            plan=Plan(windows=1, warmup_s=0.0),
+            say=say,
+        )
+        many, few = in_process(folder, largest), in_process(folder, small)
+        grown = compare(
+            f"One pass over {largest.rows:,} rows, at most {MOST_MIB:,} MiB",
+            unit="rows/CPU-s",
+            ours=Contestant(name=many.name, measure=many.grown),
+            peers=[Contestant(name=few.name, measure=few.grown)],
+            targets=[Target(peer=few.name, at_least=0.9)],
+            plan=Plan(windows=1, warmup_s=0.0),
+            say=say,
+        )
+    return outcome("P10", [year, engines, grown])
+
+
+def contestants(folder: Path, asked: Asked) -> tuple[Passes, Passes, Passes]:
+    """Return the two engines and LightGBM, which is given the rows' vectors as a file."""
+    model = folder / "model"
+    write_vectors(find_product(PRODUCT), asked, model, folder)
+    command = children.module(
+        "benchmarks.peers.lightgbm_predict", folder / VECTORS, model / MODEL_FILE, "{out}", "{window_s}"
+    )
+    peer = _passes(LIGHTGBM, command, folder, asked, most_mib=_SPARK_MIB)
+    return _engine(HEADWAY, "process", folder, asked), _engine(SPARK, "spark", folder, asked), peer
+
+
+def in_process(folder: Path, asked: Asked) -> Passes:
+    """Return the engine in process, named by its rows."""
+    return _engine(f"{asked.rows:,} rows", "process", folder, asked)
+
+
+def check_same_scores(ours: Passes, others: Sequence[Passes], vectors: Path, say: Say) -> None:
+    """Let everybody score once and compare every bit with ours.
+
+    Raises:
+        ContractViolation: a row is missing or scores otherwise.
+    """
+    with ours.running(0.0) as (_, out):
+        wanted = _in_lake(out)
+    keys = pl.read_parquet(vectors.with_name(KEYS)).rename({AS_OF: "as_of"})
+    for job in others:
+        say(f"{job.name}: one pass, to compare")
+        with job.running(0.0) as (_, out):
+            if (scores := out / "scores.npy").exists():
+                found = keys.with_columns(probability=pl.Series(np.load(scores))).sort("as_of", SUBJECT)
+            else:
+                found = _in_lake(out)
+        if not found.equals(wanted.select(found.columns)):
+            raise ContractViolation(
+                f"{job.name}: its {found.height:,} scores are not the {wanted.height:,} of {ours.name}"
+            )
+    say(f"all give the same {wanted.height:,} scores")
+
+
+def _engine(name: str, engine: str, folder: Path, asked: Asked) -> Passes:
+    interval = asked.interval
+    arguments = (asked.root, engine, "{out}", interval.from_us, interval.until_us, folder / "model", "{window_s}")
+    most_mib = MOST_MIB if engine == "process" else _SPARK_MIB
+    return _passes(name, children.module("benchmarks.batch_job", *arguments), folder, asked, most_mib=most_mib)
+
+
+def _passes(name: str, command: Sequence[str], folder: Path, asked: Asked, *, most_mib: float) -> Passes:
+    settings: Mapping[str, str] = Settings(state=folder / "state").environment()
+    env = {**os.environ, **settings, "PYTHONPATH": str(project_root())}
+    return Passes(
+        name=name, command=tuple(command), env=env, folder=folder, count=asked.rows, of="row", most_mib=most_mib
+    )
+
+
+def _in_lake(out: Path) -> pl.DataFrame:
+    rows = Lake(out / "lake-0").scan(predictions_table(PRODUCT).name)
+    as_of = pl.col("as_of").dt.timestamp("us")
+    return rows.select(SUBJECT, as_of, "probability").collect().sort("as_of", SUBJECT)
