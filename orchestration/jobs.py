@@ -27,7 +27,7 @@ configuration.
 
 ``score_batch_<product>``: partitions (weeks, key = Monday)::
 
-    {"ops": {"<product>__predictions": {"config": {"start": ..., "end": ..., "model_version": 3}}}}
+    {"ops": {"<product>__predictions": {"config": {"start": ..., "end": ..., "model_version": 3, "engine": "spark"}}}}
 
 ``monitor_<product>``: no partitions; checks parity before it decides::
 

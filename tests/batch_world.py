@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from domains.flights.contracts import SCHEDULED
 from domains.flights.domain import DOMAIN
 from headway.adapters.delta import Lake
 from headway.backfill import backfill
@@ -14,8 +15,9 @@ from headway.backfill_engine import Engine
 from headway.batch import AS_OF, SUBJECT, BatchRun, asked_in, request_fields
 from headway.batch_engine import Batch, Written, batch_engine, write_batch
 from headway.batch_reads import AROUND_US, PIECE_EVENTS, BatchReads, around
-from headway.clock import to_us
+from headway.clock import HOUR_US, from_us, to_us
 from headway.drift import Window
+from headway.lake import as_table, events_table
 from headway.predictions import ModelId, Prediction, ServedView
 from headway.product import Product
 from headway.settings import Settings
@@ -27,17 +29,28 @@ FROM, UNTIL = (to_us(datetime(2013, 1, day, 5, tzinfo=UTC)) for day in (1, 7))
 ASKED = Window(from_us=to_us(datetime(2013, 1, 3, 5, tzinfo=UTC)), until_us=to_us(datetime(2013, 1, 5, 5, tzinfo=UTC)))
 
 
-def lake_of(root: Path, *, extra: pl.DataFrame | None = None) -> Lake:
-    """The events of six days, others beside them, and the changelogs of all views."""
+def lake_of(root: Path) -> Lake:
+    """The events of six days, and the changelogs of all views."""
     lake, window = Lake(root), Window(from_us=FROM, until_us=UNTIL)
     assert DOMAIN.load_history is not None
     events = DOMAIN.load_history().events_between(FROM, UNTIL)
     lake.bulk_load(DOMAIN, events, start_us=FROM, end_us=UNTIL)
     for view in DOMAIN.views:
         backfill(lake, view, window, mode="as_served")
-    if extra is not None:
-        lake.append("events", extra)
     return lake
+
+
+def poison(lake: Lake, number: int) -> None:
+    """Flights that nobody can fly, beside those that are there."""
+    events = lake.read("events", predicate=pl.col("type") == SCHEDULED).filter(
+        pl.col("sched_dep").is_between(from_us(ASKED.from_us + 2 * HOUR_US), from_us(ASKED.until_us))
+    )
+    rows = events.head(number).with_columns(
+        (pl.col("id") + "/poisoned").alias("id"),
+        (pl.col(SUBJECT) + "/poisoned").alias(SUBJECT),
+        dest=pl.lit("XXX"),
+    )
+    lake.append("events", as_table(rows, events_table(product().domain)))
 
 
 def batch_in(
@@ -64,6 +77,24 @@ def written(
     settings = Settings() if state is None else Settings(state=state)
     with batch_engine(engine, settings, model=trained(batch.run.model.version).text) as score:
         return write_batch(batch, score, limit=limit)
+
+
+def on_both_engines() -> dict[str, object]:
+    """Score the lake of the settings in process and on Spark, there in many pieces, and compare; for another process."""
+    settings = Settings()
+    lake = Lake(settings.state / "lake")
+    written(batch_in(lake), state=settings.state)
+    once = rows_in(lake)
+    done = written(batch_in(lake, run_id="run-2"), engine="spark", limit=400, state=settings.state)
+    twice = rows_in(lake)
+    return {
+        "rows": done.rows,
+        "pieces": done.pieces,
+        "refused": [each.reason for each in done.refused],
+        "equal": twice.drop("run_id").equals(once.drop("run_id")),
+        "runs": twice["run_id"].unique().to_list(),
+        "scores": twice["probability"].n_unique(),
+    }
 
 
 def rows_in(lake: Lake) -> pl.DataFrame:

@@ -18,9 +18,9 @@ from headway.settings import project_root
 DEADLINE_S = 570
 
 
-def run_script(function: str, *, state: Path, port_base: int) -> Any:
-    """Run a function of this module in another process and return what it prints."""
-    code = f"import json; from tests import spark_world; print(json.dumps(spark_world.{function}()))"
+def run_script(function: str, *, state: Path, port_base: int, module: str = "spark_world") -> Any:
+    """Run a function of this module, or of another of the tests', in another process and return what it prints."""
+    code = f"import json; from tests import {module}; print(json.dumps({module}.{function}()))"
     done = _python("-c", code, state=state, port_base=port_base, variables={})
     assert done.returncode == 0, done.stderr[-4_000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -7,7 +7,6 @@ from tables, nothing explained, nothing written but the scores of the first pass
 import sys
 from pathlib import Path
 
-import lightgbm
 import numpy as np
 
 from benchmarks.peers.backfill_work import measure
@@ -17,6 +16,8 @@ _THREADS = 2
 
 def main(vectors: Path, model: Path, out: Path, window_s: float) -> None:
     """Predict all rows, again and again until the window is over."""
+    import lightgbm
+
     rows = np.load(vectors)
     booster = lightgbm.Booster(model_file=str(model))
 

@@ -14,9 +14,10 @@ import pytest
 
 from assets.domain import domain_assets
 from assets.lake_reads import changelog_values, events_around
-from assets.names import decision_key, labels_key, monitoring_key, predictions_key
+from assets.names import decision_key, labels_key, monitoring_key, predictions_key, results_key
 from assets.product import product_assets
 from domains.flights.domain import DOMAIN
+from headway.adapters.results_database import ResultsDatabase
 from headway.backfill import backfill
 from headway.clock import to_us
 from headway.drift import DriftLimits, Window
@@ -112,11 +113,47 @@ def test_a_batch_scores_what_training_would_have_seen_bit_for_bit(world: World) 
 
 def test_scoring_an_interval_twice_changes_nothing(world: World) -> None:
     score(world)
-    once = world.lake.read(PREDICTIONS).drop("requested_at").sort("receipt")
+    once = world.lake.read(PREDICTIONS).drop("requested_at", "run_id").sort("receipt")
     score(world)
 
-    assert world.lake.read(PREDICTIONS).drop("requested_at").sort("receipt").equals(once)
+    assert world.lake.read(PREDICTIONS).drop("requested_at", "run_id").sort("receipt").equals(once)
     assert once["receipt"].is_unique().all()
+
+
+def test_applications_read_what_the_lake_holds_of_the_batch(world: World) -> None:
+    """Twice, as a week is often scored again: the same rows, and those of requests are none of them."""
+    score(world)
+    served = (
+        world.lake.read(PREDICTIONS)
+        .head(2)
+        .with_columns(source=pl.lit("request"), receipt=pl.lit("r-1"), subject=pl.lit(None, dtype=pl.String))
+    )
+    world.lake.append(PREDICTIONS, served)
+    for _ in range(2):
+        result = world.run(assets(), select=[results_key(PRODUCT)], partitions=WEEKS)
+
+    assert result.success
+    database = ResultsDatabase(f"sqlite:///{world.root / 'results.sqlite'}")
+    window = Window(from_us=to_us(FROM), until_us=to_us(UNTIL))
+    found = database.page(PRODUCT.name, window, rows=100_000, after=None, version=None)
+    database.close()
+    batch = world.lake.read(PREDICTIONS, predicate=pl.col("source") == "batch").sort("as_of", "subject")
+    assert [(row.subject, row.receipt, row.probability) for row in found] == list(
+        batch.select("subject", "receipt", "probability").iter_rows()
+    )
+    [made] = result.asset_materializations_for_node(results_key(PRODUCT).to_python_identifier())
+    assert made.metadata["rows_of_run"].value == batch.height
+    assert {row.run_id for row in found} == set(batch["run_id"])
+
+
+def test_a_batch_shows_its_engine_its_rate_and_its_answers(world: World) -> None:
+    result = score(world)
+
+    [made] = result.asset_materializations_for_node(STEP)
+    assert made.metadata["engine"].value == "process"
+    assert made.metadata["rows_refused"].value == 0
+    assert made.metadata["run_id"].value == result.run_id
+    assert str(made.metadata["answers"].value).startswith("![answers](data:image/png;base64,")
 
 
 def test_a_batch_leaves_answers_of_the_api_alone(world: World) -> None:

@@ -9,19 +9,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from domains.flights.contracts import SCHEDULED
 from headway.adapters.delta import Lake
 from headway.batch import SUBJECT, Questions
 from headway.batch_engine import Batch, Scored, score_in_process, write_batch
 from headway.batch_reads import PIECE_EVENTS, Piece
 from headway.batch_rows import answers_of, refused_table
-from headway.clock import DAY_US, HOUR_US, from_us
+from headway.clock import DAY_US, from_us
 from headway.drift import Window
 from headway.errors import ContractViolation
-from headway.lake import as_table, events_table
 from headway.predictions import predictions_in
 from headway.progress import Progress
-from tests.batch_world import ASKED, as_replicas_answer, batch_in, lake_of, rows_in, written
+from tests.batch_world import ASKED, as_replicas_answer, batch_in, lake_of, poison, rows_in, written
 from tests.serving_world import product
 
 TABLE = f"predictions.{product().name}"
@@ -40,19 +38,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lake(filled: Path, tmp_path: Path) -> Lake:
     shutil.copytree(filled, tmp_path / "lake")
     return Lake(tmp_path / "lake")
-
-
-def poison(lake: Lake, number: int) -> None:
-    """Flights that nobody can fly, beside those that are there."""
-    events = lake.read("events", predicate=pl.col("type") == SCHEDULED).filter(
-        pl.col("sched_dep").is_between(from_us(ASKED.from_us + 2 * HOUR_US), from_us(ASKED.until_us))
-    )
-    rows = events.head(number).with_columns(
-        (pl.col("id") + "/poisoned").alias("id"),
-        (pl.col(SUBJECT) + "/poisoned").alias(SUBJECT),
-        dest=pl.lit("XXX"),
-    )
-    lake.append("events", as_table(rows, events_table(product().domain)))
 
 
 def test_the_rows_are_those_that_replicas_log(lake: Lake) -> None:
