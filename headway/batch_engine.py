@@ -5,6 +5,7 @@ batch of this model said of the interval before. So a repeat leaves the same row
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -51,21 +52,28 @@ class Batch:
     predictor: Predictor
     reference: Reference
 
-    def score(self, piece: Piece, folder: Path, *, pool: Executor, done: Callable[[int], None]) -> Scored:
-        """Write the answers of a piece into files; ``done`` hears of rows as they are written."""
+    def ask(self, piece: Piece) -> Questions:
+        """Return a piece's questions with everything the model reads."""
         product = self.reads.product
         asked = question(product, self.reads.asked(piece), self.reference)
         views = {name: self.reads.values(name, asked.rows, piece.window) for name in product.feature_views}
+        return replace(asked, views=views)
+
+    def answer(
+        self, piece: Piece, asked: Questions, folder: Path, *, pool: Executor, done: Callable[[int], None]
+    ) -> Scored:
+        """Write the answers of a piece into files; ``done`` hears of rows as they are written."""
 
         def write(place: int, chunk: Questions) -> list[tuple[str, str]]:
-            scores = answer(product, chunk, predictor=self.predictor, reference=self.reference)
-            rows = answered_rows(product, chunk, scores, run=self.run, reference_version=self.reference.version)
+            scores = answer(self.reads.product, chunk, predictor=self.predictor, reference=self.reference)
+            rows = answered_rows(
+                self.reads.product, chunk, scores, run=self.run, reference_version=self.reference.version
+            )
             files = write_months(rows, folder, name=f"{piece.number:06}-{place:04}")
             done(rows.height)
             return files
 
-        chunks = replace(asked, views=views).chunks(_FILE_ROWS)
-        written = [pool.submit(write, place, chunk) for place, chunk in enumerate(chunks)]
+        written = [pool.submit(write, place, chunk) for place, chunk in enumerate(asked.chunks(_FILE_ROWS))]
         files = tuple(file for each in written for file in each.result())
         return Scored(rows=asked.rows.height, files=files, refused=tuple(asked.refused))
 
@@ -103,10 +111,16 @@ def batch_engine(name: Engine, settings: "Settings", *, model: bytes) -> Iterato
 
 
 def score_in_process(batch: Batch, pieces: Sequence[Piece], folder: Path, progress: Progress) -> Iterator[Scored]:
-    """Score the pieces one after another, each on all cores; memory holds one."""
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="score") as pool:
-        for piece in pieces:
-            yield batch.score(piece, folder, pool=pool, done=progress.add)
+    """Score the pieces one after another, on all cores; the next one is read meanwhile, so memory holds two."""
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="ask") as reader,
+        ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="score") as pool,
+    ):
+        ahead = deque(reader.submit(batch.ask, piece) for piece in pieces[:1])
+        for place, piece in enumerate(pieces, 1):
+            asked = ahead.popleft().result()
+            ahead.extend(reader.submit(batch.ask, following) for following in pieces[place : place + 1])
+            yield batch.answer(piece, asked, folder, pool=pool, done=progress.add)
 
 
 def write_batch(batch: Batch, score: Score, *, limit: int) -> Written:

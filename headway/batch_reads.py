@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # A thing is announced, happens and ends within days; its events are read this far around the window it belongs to.
 AROUND_US = 7 * DAY_US
-# Of one piece, with those around it; 150 MB. A piece shorter than twice what is around it would mostly read its neighbours.
-PIECE_EVENTS = 200_000
+# Of one piece. One that is shorter than what is around it would mostly read its neighbours.
+PIECE_EVENTS = 100_000
 _SHORTEST_US = 2 * AROUND_US
 # Of a view's changelog at once; 150 MB with what a sort takes.
 VALUE_ROWS = 500_000

@@ -72,7 +72,8 @@ class PieceWorker:
         batch = self._batch()
         with ThreadPoolExecutor(1) as pool:  # a task has one core
             for place in places:
-                scored = batch.score(self.pieces[place], Path(self.folder), pool=pool, done=_unheard)
+                piece = self.pieces[place]
+                scored = batch.answer(piece, batch.ask(piece), Path(self.folder), pool=pool, done=_unheard)
                 yield pa.RecordBatch.from_pydict({"scored": pa.array([msgspec.json.encode(scored)], pa.binary())})
 
     def _batch(self) -> Batch:
