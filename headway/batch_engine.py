@@ -59,7 +59,7 @@ class Batch:
         views = {name: self.reads.values(name, asked.rows, piece.window) for name in product.feature_views}
         return replace(asked, views=views)
 
-    def answer(
+    def score(
         self, piece: Piece, asked: Questions, folder: Path, *, pool: Executor, done: Callable[[int], None]
     ) -> Scored:
         """Write the answers of a piece into files; ``done`` hears of rows as they are written."""
@@ -120,7 +120,7 @@ def score_in_process(batch: Batch, pieces: Sequence[Piece], folder: Path, progre
         for place, piece in enumerate(pieces, 1):
             asked = ahead.popleft().result()
             ahead.extend(reader.submit(batch.ask, following) for following in pieces[place : place + 1])
-            yield batch.answer(piece, asked, folder, pool=pool, done=progress.add)
+            yield batch.score(piece, asked, folder, pool=pool, done=progress.add)
 
 
 def write_batch(batch: Batch, score: Score, *, limit: int) -> Written:

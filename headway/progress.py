@@ -5,6 +5,7 @@ On a terminal one line is drawn again and again; anywhere else a line comes now 
 
 import sys
 from collections.abc import Callable
+from threading import Lock
 from typing import TextIO
 
 from headway.clock import monotonic_s
@@ -14,7 +15,7 @@ _EVERY_S = {True: 0.2, False: 10.0}
 
 
 class Progress:
-    """Counts rows of a total that is about right; draws on ``out``."""
+    """Counts rows of a total that is about right; draws on ``out``. Safe to use from several threads."""
 
     def __init__(
         self, what: str, total: int, *, out: TextIO | None = None, now_s: Callable[[], float] = monotonic_s
@@ -23,12 +24,14 @@ class Progress:
         self._done, self._started_s = 0, now_s()
         self._drawn_s = self._started_s
         self._redrawn = self._out.isatty()
+        self._lock = Lock()
 
     def add(self, rows: int) -> None:
         """Count rows, and draw when it is time."""
-        self._done += rows
-        if self._now_s() - self._drawn_s >= _EVERY_S[self._redrawn]:
-            self._draw()
+        with self._lock:
+            self._done += rows
+            if self._now_s() - self._drawn_s >= _EVERY_S[self._redrawn]:
+                self._draw()
 
     def end(self) -> None:
         """Draw what became of it."""

@@ -73,7 +73,7 @@ class PieceWorker:
         with ThreadPoolExecutor(1) as pool:  # a task has one core
             for place in places:
                 piece = self.pieces[place]
-                scored = batch.answer(piece, batch.ask(piece), Path(self.folder), pool=pool, done=_unheard)
+                scored = batch.score(piece, batch.ask(piece), Path(self.folder), pool=pool, done=_unheard)
                 yield pa.RecordBatch.from_pydict({"scored": pa.array([msgspec.json.encode(scored)], pa.binary())})
 
     def _batch(self) -> Batch:
