@@ -6,6 +6,7 @@ that product applications read (`assets.results`).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -198,7 +199,9 @@ def batch_of(
     return model, Batch(reads=reads, run=run, predictor=model.predictor, reference=reference)
 
 
-def _shown(product: Product, lake: Lake, batch: Batch, written: Written) -> dict[str, dg.MetadataValue[object] | float]:
+def _shown(
+    product: Product, lake: Lake, batch: Batch, written: Written
+) -> dict[str, Any]:  # Any: metadata of all kinds
     """Return what a person looks for: what was refused and why, the answers by day, and their spread."""
     answers = answers_of(lake, product.name, batch.run)
     told = [{"subject": each.subject, "reason": each.reason} for each in written.refused[:_TOLD]]

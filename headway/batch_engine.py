@@ -158,7 +158,8 @@ def write_months(rows: pl.DataFrame, folder: Path, *, name: str) -> list[tuple[s
     from headway.adapters.delta_files import write_file
 
     required, written = predictions_table("").required, []
-    for (month,), some in sorted(rows.partition_by("month", include_key=False, as_dict=True).items()):
+    by_month = rows.partition_by("month", include_key=False, as_dict=True)
+    for (month,), some in sorted(by_month.items(), key=lambda item: item[0]):
         file = folder / str(month) / f"{name}.parquet"
         write_file(some, file, required=required)
         written.append((str(month), str(file)))

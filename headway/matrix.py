@@ -8,14 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from headway.clock import SECOND_US
 from headway.errors import ContractViolation
-from headway.evaluation import Floats
+from headway.evaluation import Floats, Ints
 from headway.vector import Column
-
-Ints = NDArray[np.int64]
 
 
 def matrix(

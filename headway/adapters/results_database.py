@@ -11,7 +11,8 @@ from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError
 
 from headway.drift import Window
 from headway.errors import Overtaken, PermanentFailure, TransientFailure
@@ -60,7 +61,7 @@ class ResultsDatabase:
         """
         try:
             self._engine = sa.create_engine(url, pool_pre_ping=True)
-        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise PermanentFailure(
                 f"results database: {error}; set HEADWAY_RESULTS_URL to sqlite:///FILE or postgresql+psycopg2://..."
             ) from error
@@ -70,7 +71,7 @@ class ResultsDatabase:
         if self._engine.dialect.name == "sqlite":
             if url_of.database:
                 Path(url_of.database).parent.mkdir(parents=True, exist_ok=True)
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "connect", _prepare_sqlite)
         with _explained(), self._engine.begin() as connection:
             _TABLES.create_all(connection)
 
