@@ -22,6 +22,7 @@ from headway.contracts import Reference
 from headway.drift import Window
 from headway.errors import ContractViolation, InputRejected, PermanentFailure
 from headway.evaluation import Floats
+from headway.features.offline import ROW_TIME
 from headway.matrix import matrix
 from headway.predictions import ModelId
 from headway.predictor import Predictor
@@ -79,7 +80,7 @@ class Questions:
     Attributes:
         rows: ``subject``, the request's fields, ``as_of_us``.
         features: the request features.
-        views: of each view the features used; null where the request names no such entity.
+        views: of each view the features used, and ``row_time_us``; null where the request names no such entity.
         refused: the rows that are not among them.
     """
 
@@ -153,7 +154,7 @@ def answer(product: Product, asked: Questions, *, predictor: Predictor, referenc
     for place in sorted({0, len(scores) // 2, len(scores) - 1}) if len(scores) else ():
         fields = asked.rows.select(request_fields(product)).row(place, named=True)
         features = _features(product, fields, reference, int(as_of_us[place]))
-        views = {name: values.row(place) for name, values in asked.views.items()}
+        views = {name: values.drop(ROW_TIME).row(place) for name, values in asked.views.items()}
         single = predictor.predict(features, views, int(as_of_us[place]))
         if single.score != scores[place] or not np.array_equal(single.vector, vectors[place], equal_nan=True):
             raise ContractViolation(

@@ -13,6 +13,7 @@ from headway.batch import SUBJECT, BatchRun, Questions, Refused, request_fields
 from headway.batch_reads import around
 from headway.clock import SECOND_US, from_us
 from headway.evaluation import Floats
+from headway.features.offline import ROW_TIME
 from headway.lake import INSTANT, LakeTable
 from headway.predictions import predictions_table
 from headway.product import Product
@@ -122,16 +123,17 @@ def _views(product: Product, asked: Questions, *, watermark_us: int) -> pl.Serie
         keys = [pl.col(key).cast(pl.String).alias(key) for key in product.feature_views[name].keys]
         known = pl.all_horizontal(pl.col(key).is_not_null() for key in product.feature_views[name].keys)
         opening = ",{" if values else "{"
+        features = product.use(name).features
         pieces += [
             pl.lit(f'{opening}"view":{json.dumps(name)},"key":'),
             pl.when(known).then(pl.struct(keys).struct.json_encode()).otherwise(pl.lit("null")),
-            pl.lit(f',"features":{json.dumps(found.columns, separators=(",", ":"))},"values":['),
+            pl.lit(f',"features":{json.dumps(features, separators=(",", ":"))},"values":['),
         ]
-        for place, feature in enumerate(found.columns):
-            number = found[feature].alias(f"{name}:{feature}")
-            values.append(number)
+        numbers = [found[each].alias(f"{name}:{each}") for each in (*features, ROW_TIME)]
+        values += numbers
+        for place, number in enumerate(numbers[:-1]):
             pieces += [pl.lit(","), _number(number)] if place else [_number(number)]
-        pieces.append(pl.lit(f'],"row_time_us":null,"watermark_us":{watermark_us}}}'))
+        pieces += [pl.lit('],"row_time_us":'), _number(numbers[-1]), pl.lit(f',"watermark_us":{watermark_us}}}')]
     whole = asked.rows.select(request_fields(product)).hstack(values)
     return whole.with_columns(pl.concat_str(*pieces, pl.lit("]")).alias("views"))["views"]
 

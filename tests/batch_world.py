@@ -17,6 +17,7 @@ from headway.batch_engine import Batch, Written, batch_engine, write_batch
 from headway.batch_reads import AROUND_US, PIECE_EVENTS, BatchReads, around
 from headway.clock import HOUR_US, from_us, to_us
 from headway.drift import Window
+from headway.features.offline import ROW_TIME
 from headway.lake import as_table, events_table
 from headway.predictions import ModelId, Prediction, ServedView
 from headway.product import Product
@@ -108,7 +109,9 @@ def as_replicas_answer(batch: Batch) -> pl.DataFrame:
     asked = asked_in(chosen, events, run.interval)
     tables = {name: lake.read(f"features.{name}") for name in chosen.feature_views}
     values = {
-        name: values_from_changelog(tables)(view, asked.select(*view.keys, AS_OF)).select(chosen.use(name).features)
+        name: values_from_changelog(tables)(view, asked.select(*view.keys, AS_OF)).select(
+            *chosen.use(name).features, ROW_TIME
+        )
         for name, view in chosen.feature_views.items()
     }
     answers = (
@@ -133,8 +136,8 @@ def _answer(
             view=name,
             key=chosen.entity(name, request),
             features=chosen.use(name).features,
-            values=chosen.empty_rows[name] if chosen.entity(name, request) is None else values[name],
-            row_time_us=None,
+            values=chosen.empty_rows[name] if chosen.entity(name, request) is None else values[name][:-1],
+            row_time_us=None if chosen.entity(name, request) is None else values[name][-1],  # type: ignore[arg-type]
             watermark_us=run.known_at_us,
         )
         for name in chosen.feature_views

@@ -14,6 +14,7 @@ from headway.batch import AS_OF, SUBJECT, Questions, answer, asked_in, question,
 from headway.clock import DAY_US, to_us
 from headway.drift import Window
 from headway.errors import ContractViolation, PermanentFailure
+from headway.features.offline import ROW_TIME
 from headway.product import InBulk, Product
 from tests.serving_world import product, trained
 
