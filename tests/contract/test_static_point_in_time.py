@@ -139,7 +139,8 @@ def by_sql(lake: Lake, each: Fed, asked: list[tuple[str, int]]) -> list[tuple[An
 def by_training(lake: Lake, each: Fed, asked: list[tuple[str, int]]) -> list[tuple[Any, ...]]:
     read = values_from_changelog({each.view.qualified: lake.read(changelog_table(each.view).name)})
     queries = pl.DataFrame(asked, schema={each.view.keys[0]: pl.String, AS_OF: pl.Int64}, orient="row")
-    return read(each.view, queries).rows()  # type: ignore[arg-type]  # of a view it reads keys, columns and name
+    found = read(each.view, queries)  # type: ignore[arg-type]  # of a view it reads keys, columns and name
+    return found.select(list(each.view.columns)).rows()
 
 
 def by_feast(lake: Lake, each: Fed, asked: list[tuple[str, int]], folder: Path) -> list[tuple[Any, ...]]:

@@ -47,13 +47,11 @@ def poisoned(**changed: object) -> pl.DataFrame:
 
 
 def with_empty_views(questions: Questions, chosen: Product) -> Questions:
-    views = {
-        use.view: pl.DataFrame(
-            {name: [None] * questions.rows.height for name in use.features},
-            schema=dict.fromkeys(use.features, pl.Int64),
-        )
-        for use in chosen.views
-    }
+    views = {}
+    for use in chosen.views:
+        columns = (*use.features, ROW_TIME)
+        nothing = dict.fromkeys(columns, [None] * questions.rows.height)
+        views[use.view] = pl.DataFrame(nothing, schema=dict.fromkeys(columns, pl.Int64))
     return replace(questions, views=views)
 
 
