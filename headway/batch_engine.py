@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from headway.settings import Settings
 
 Engine = Literal["process", "spark"]
+_UNIQUE = ("receipt", "subject", "request", "views")
 # Of one file and one predict: 40 MB with the texts that explain each row. Fewer make more files.
 _FILE_ROWS = 32_768
 
@@ -161,7 +162,7 @@ def write_months(rows: pl.DataFrame, folder: Path, *, name: str) -> list[tuple[s
     by_month = rows.partition_by("month", include_key=False, as_dict=True)
     for (month,), some in sorted(by_month.items(), key=lambda item: item[0]):
         file = folder / str(month) / f"{name}.parquet"
-        write_file(some, file, required=required)
+        write_file(some, file, required=required, unique=_UNIQUE)
         written.append((str(month), str(file)))
     return written
 

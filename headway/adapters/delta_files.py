@@ -54,11 +54,12 @@ def staging(lake: Lake) -> Iterator[Path]:
         shutil.rmtree(mine, ignore_errors=True)
 
 
-def write_file(rows: pl.DataFrame, file: Path, *, required: Sequence[str]) -> None:
+def write_file(rows: pl.DataFrame, file: Path, *, required: Sequence[str], unique: Sequence[str] = ()) -> None:
     """Write a file for `replace_rows`, rows without their month; it is whole when it is there.
 
     A dictionary for texts, differences for whole numbers, no bounds but of what is never null: half the time of Polars' own
-    writer, and smaller. A column without any value is left out, as Delta reads null where a file lacks one.
+    writer, and smaller. A column without any value is left out, as Delta reads null where a file lacks one. Texts that are
+    ``unique`` get no dictionary, which would be made and given up, and no bounds.
     """
     empty = [name for name in rows.columns if name not in required and rows[name].null_count() == rows.height]
     kept = rows.drop(empty)
@@ -69,9 +70,9 @@ def write_file(rows: pl.DataFrame, file: Path, *, required: Sequence[str]) -> No
         kept.to_arrow(),
         unfinished,
         compression="snappy",
-        use_dictionary=[name for name, dtype in kept.schema.items() if dtype == pl.String],
+        use_dictionary=[name for name, dtype in kept.schema.items() if dtype == pl.String and name not in unique],
         column_encoding=dict.fromkeys(whole, "DELTA_BINARY_PACKED"),
-        write_statistics=[name for name in kept.columns if name in required],
+        write_statistics=[name for name in kept.columns if name in required and name not in unique],
         store_schema=False,
     )
     unfinished.replace(file)
