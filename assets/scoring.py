@@ -79,7 +79,7 @@ def predictions_asset(product: Product) -> dg.AssetsDefinition:
         window = interval(context, config)
         started_s = monotonic_s()
         model, batch = batch_of(
-            product, lake.open(), registry.open(), window, version=config.model_version, run_id=context.run_id
+            product, lake.open(), registry.open(), window, version=config.model_version, run_id=context.run.run_id
         )
         with batch_engine(config.engine, settings(), model=model.model) as score:
             written = write_batch(batch, score, limit=config.piece_events)
@@ -89,7 +89,7 @@ def predictions_asset(product: Product) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata={
                 "engine": config.engine,
-                "run_id": context.run_id,
+                "run_id": context.run.run_id,
                 "rows_of_run": written.rows,
                 "seconds": round(seconds, 2),
                 "rows_per_s": round(written.rows / seconds),

@@ -10,12 +10,13 @@ from benchmarks.flights_years import make_years
 from headway.adapters.delta import Lake
 from headway.adapters.lightgbm import LightGbm
 from headway.backfill import backfill_together
-from headway.batch import AS_OF, SUBJECT, BatchRun, Questions, question, request_fields
+from headway.batch import SUBJECT, BatchRun, Questions, question, request_fields
 from headway.batch_engine import Batch
 from headway.batch_reads import BatchReads, Piece
 from headway.clock import DAY_US
 from headway.commands import Say
 from headway.drift import Window
+from headway.features.offline import ROW_TIME
 from headway.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -31,7 +32,7 @@ from headway.matrix import matrix
 from headway.predictions import ModelId
 from headway.predictor import open_predictor
 from headway.product import Product
-from headway.training import Matrix
+from headway.training import AS_OF, Matrix
 from headway.vector import Assembler
 
 VECTORS, KEYS = "vectors.npy", "keys.parquet"
@@ -91,6 +92,22 @@ def write_vectors(product: Product, asked: Asked, model: Path, out: Path) -> Non
         start = stop
     vectors.flush()
     pl.concat(keys).write_parquet(out / KEYS)
+
+
+def scores_by_request(product: Product, asked: Asked, model: Path) -> pl.DataFrame:
+    """Return ``subject``, ``as_of_us`` and ``probability`` of all questions, each asked alone by the code of a replica."""
+    _, batch = batch_of(product, asked.root, asked.interval, model)
+    found: list[tuple[str, int, float]] = []
+    for piece in batch.reads.pieces(asked.interval):
+        questions = _whole(batch.reads, piece)
+        fields = questions.rows.select(request_fields(product)).iter_rows(named=True)
+        views = {name: values.drop(ROW_TIME).iter_rows() for name, values in questions.views.items()}
+        for subject, as_of_us, each in zip(questions.rows[SUBJECT], questions.rows[AS_OF], fields, strict=True):
+            features = product.compute_request_features(product.request_from(each), batch.reference, as_of_us)
+            values = {name: next(rows) for name, rows in views.items()}
+            found.append((subject, as_of_us, batch.predictor.predict(features, values, as_of_us).score))
+    schema = {SUBJECT: pl.String, AS_OF: pl.Int64, "probability": pl.Float64}
+    return pl.DataFrame(found, schema=schema, orient="row")
 
 
 def _whole(reads: BatchReads, piece: Piece) -> Questions:

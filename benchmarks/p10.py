@@ -14,17 +14,18 @@ import numpy as np
 import polars as pl
 
 from benchmarks import children
-from benchmarks.flights_asked import KEYS, VECTORS, Asked, make_asked, write_vectors
+from benchmarks.flights_asked import KEYS, VECTORS, Asked, make_asked, scores_by_request, write_vectors
 from benchmarks.frame import Contestant, Plan, Target, compare
 from benchmarks.passes import Passes
 from benchmarks.report import outcome
 from headway.adapters.delta import Lake
-from headway.batch import AS_OF, SUBJECT
+from headway.batch import SUBJECT
 from headway.commands import Outcome, Say
 from headway.errors import ContractViolation
 from headway.manifest import MODEL_FILE
 from headway.predictions import predictions_table
 from headway.settings import Settings, project_root
+from headway.training import AS_OF
 from products.catalogue import find_product
 
 # A year is 0.33 million flights: 2 and 5 million rows.
@@ -44,7 +45,7 @@ def run(plan: Plan, say: Say) -> Outcome:
             make_asked(folder, find_product(PRODUCT), y, say, model=folder / "model") for y in YEARS
         )
         ours, spark, peer = contestants(folder, small)
-        check_same_scores(ours, (spark, peer), folder / VECTORS, say)
+        check_same_scores(ours, (spark, peer), small, folder / VECTORS, say)
         year = compare(
             f"A batch of {small.rows:,} rows",
             unit="rows/s",
@@ -93,27 +94,31 @@ def in_process(folder: Path, asked: Asked) -> Passes:
     return _engine(f"{asked.rows:,} rows", "process", folder, asked)
 
 
-def check_same_scores(ours: Passes, others: Sequence[Passes], vectors: Path, say: Say) -> None:
-    """Let everybody score once and compare every bit with ours.
+def check_same_scores(ours: Passes, others: Sequence[Passes], asked: Asked, vectors: Path, say: Say) -> None:
+    """Let everybody score once, ask every row as a request is asked, and compare every bit with ours.
 
     Raises:
         ContractViolation: a row is missing or scores otherwise.
     """
     with ours.running(0.0) as (_, out):
         wanted = _in_lake(out)
-    keys = pl.read_parquet(vectors.with_name(KEYS)).rename({AS_OF: "as_of"})
+    say(f"asking {asked.rows:,} rows as requests")
+    _compare("requests", scores_by_request(find_product(PRODUCT), asked, vectors.with_name("model")), wanted)
+    keys = pl.read_parquet(vectors.with_name(KEYS))
     for job in others:
         say(f"{job.name}: one pass, to compare")
         with job.running(0.0) as (_, out):
             if (scores := out / "scores.npy").exists():
-                found = keys.with_columns(probability=pl.Series(np.load(scores))).sort("as_of", SUBJECT)
+                found = keys.with_columns(probability=pl.Series(np.load(scores)))
             else:
                 found = _in_lake(out)
-        if not found.equals(wanted.select(found.columns)):
-            raise ContractViolation(
-                f"{job.name}: its {found.height:,} scores are not the {wanted.height:,} of {ours.name}"
-            )
-    say(f"all give the same {wanted.height:,} scores")
+        _compare(job.name, found, wanted)
+    say(f"requests and all contestants give the same {wanted.height:,} scores, bit for bit")
+
+
+def _compare(name: str, found: pl.DataFrame, wanted: pl.DataFrame) -> None:
+    if not found.sort(AS_OF, SUBJECT).equals(wanted):
+        raise ContractViolation(f"{name}: its {found.height:,} scores are not the {wanted.height:,} of {HEADWAY}")
 
 
 def _engine(name: str, engine: str, folder: Path, asked: Asked) -> Passes:
@@ -133,5 +138,5 @@ def _passes(name: str, command: Sequence[str], folder: Path, asked: Asked, *, mo
 
 def _in_lake(out: Path) -> pl.DataFrame:
     rows = Lake(out / "lake-0").scan(predictions_table(PRODUCT).name)
-    as_of = pl.col("as_of").dt.timestamp("us")
-    return rows.select(SUBJECT, as_of, "probability").collect().sort("as_of", SUBJECT)
+    as_of_us = pl.col("as_of").dt.timestamp("us").alias(AS_OF)
+    return rows.select(SUBJECT, as_of_us, "probability").collect().sort(AS_OF, SUBJECT)

@@ -67,7 +67,7 @@ class Ports(BaseModel):
     feature_grpc_second: Port = Field(default=18_004, description="feature serving API, second replica, gRPC")
     receipts: Port = Field(default=18_009, description="what an answer was made of, by receipt")
     release: Port = Field(default=18_016, description="release guard: webhooks in, release table out")
-    batch_api: Port = Field(default=18_005, description="batch results, for product applications")
+    batch_api: Port = Field(default=18_007, description="batch results, for product applications")
     scaler: Port = Field(default=18_017, description="what the job scaler decided, as metrics")
     replica_first: Port = Field(default=18_020, description="model replicas that are not under Ray, 10")
     dagster: Port = Field(default=18_030, description="Dagster's web pages")

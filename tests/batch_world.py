@@ -12,7 +12,7 @@ from domains.flights.domain import DOMAIN
 from headway.adapters.delta import Lake
 from headway.backfill import backfill
 from headway.backfill_engine import Engine
-from headway.batch import AS_OF, SUBJECT, BatchRun, asked_in, request_fields
+from headway.batch import SUBJECT, BatchRun, asked_in, request_fields
 from headway.batch_engine import Batch, Written, batch_engine, write_batch
 from headway.batch_reads import AROUND_US, PIECE_EVENTS, BatchReads, around
 from headway.clock import HOUR_US, from_us, to_us
@@ -22,12 +22,17 @@ from headway.lake import as_table, events_table
 from headway.predictions import ModelId, Prediction, ServedView
 from headway.product import Product
 from headway.settings import Settings
-from headway.training import values_from_changelog
-from tests.serving_world import product, trained
+from headway.training import AS_OF, values_from_changelog
+from tests.serving_world import Trained, product, trained
 from tests.unlogged import unlogged_rows
 
 FROM, UNTIL = (to_us(datetime(2013, 1, day, 5, tzinfo=UTC)) for day in (1, 7))
 ASKED = Window(from_us=to_us(datetime(2013, 1, 3, 5, tzinfo=UTC)), until_us=to_us(datetime(2013, 1, 5, 5, tzinfo=UTC)))
+
+
+def model_of(seed: int) -> Trained:
+    """A model that tells the hours of a day apart."""
+    return trained(seed, centre=8.0, spread=8.0)
 
 
 def lake_of(root: Path) -> Lake:
@@ -57,7 +62,7 @@ def poison(lake: Lake, number: int) -> None:
 def batch_in(
     lake: Lake, *, interval: Window = ASKED, run_id: str = "run-1", asked_of: Product | None = None, seed: int = 7
 ) -> Batch:
-    chosen, predictor = asked_of or product(), trained(seed).predictor()
+    chosen, predictor = asked_of or product(), model_of(seed).predictor()
     return Batch(
         reads=BatchReads.pinned(lake, chosen, interval),
         run=BatchRun(
@@ -76,7 +81,7 @@ def written(
     batch: Batch, *, engine: Engine = "process", limit: int = PIECE_EVENTS, state: Path | None = None
 ) -> Written:
     settings = Settings() if state is None else Settings(state=state)
-    with batch_engine(engine, settings, model=trained(batch.run.model.version).text) as score:
+    with batch_engine(engine, settings, model=model_of(batch.run.model.version).text) as score:
         return write_batch(batch, score, limit=limit)
 
 

@@ -1,4 +1,7 @@
-"""A real PostgreSQL for tests, where the machine has one; it refuses to run as root, so then it runs as its own user."""
+"""A real PostgreSQL for tests; it refuses to run as root, so then it runs as its own user.
+
+Debian keeps its programs by version below a folder of its own, and not on PATH.
+"""
 
 import os
 import shutil
@@ -11,14 +14,24 @@ from pathlib import Path
 
 import psycopg2
 
+from headway.errors import PermanentFailure
 from tests.free_ports import free_port
 
 _START_TIMEOUT_S = 60.0
 _USER = "postgres"
 
 
-def has_postgres() -> bool:
-    return shutil.which("initdb") is not None and shutil.which("postgres") is not None
+def program(name: str) -> str:
+    """Where a program of the server is; the newest of several versions.
+
+    Raises:
+        PermanentFailure: the machine has no PostgreSQL server.
+    """
+    debian = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
+    newest = max(debian, key=lambda path: int(path.parent.parent.name), default=None)
+    if found := shutil.which(name) or newest:
+        return str(found)
+    raise PermanentFailure(f"{name}: neither on PATH nor below /usr/lib/postgresql; install the package postgresql")
 
 
 @contextmanager
@@ -29,8 +42,21 @@ def running_postgres() -> Iterator[str]:
     if user is not None:
         shutil.chown(folder, user)
     data, log = folder / "data", folder / "log"
-    make = ["initdb", "-D", str(data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync", "--locale", "C.UTF-8"]
-    serve = ["postgres", "-D", str(data), "-k", str(folder), "-h", "127.0.0.1", "-p", str(port), "-F"]
+    make = [
+        program("initdb"),
+        "-D",
+        str(data),
+        "-U",
+        _USER,
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--no-sync",
+        "--locale",
+        "C.UTF-8",
+    ]
+    serve = [program("postgres"), "-D", str(data), "-k", str(folder), "-h", "127.0.0.1", "-p", str(port), "-F"]
     try:
         with log.open("wb") as said:
             subprocess.run(make, check=True, stdout=said, stderr=said, user=user, cwd=folder)

@@ -66,13 +66,14 @@ def reference_version() -> str:
 
 
 @functools.cache
-def trained(seed: int) -> Trained:
+def trained(seed: int, *, centre: float = 0.0, spread: float = 1.0) -> Trained:
+    """A small model; it splits around the centre, so what lies far from it all scores alike."""
     import lightgbm
 
     columns = product().columns(CATEGORIES)
     generator = np.random.default_rng(seed)
-    rows: Floats = generator.normal(size=(400, len(columns)))
-    labels = (rows[:, 0] + rows[:, -1] > 0).astype(np.float64)
+    rows: Floats = centre + spread * generator.normal(size=(400, len(columns)))
+    labels = (rows[:, 0] + rows[:, -1] > 2 * centre).astype(np.float64)
     parameters = {"objective": "binary", "num_leaves": 7, "verbose": -1, "num_threads": 1, "seed": seed}
     booster = lightgbm.train(parameters, lightgbm.Dataset(rows, labels), num_boost_round=10)
     text = str(booster.model_to_string(num_iteration=-1)).encode()

@@ -14,6 +14,7 @@ import polars as pl
 from domains.flights.contracts import Flight, Instant
 from headway.clock import HOUR_US, MINUTE_US, floor_us, to_us
 from headway.meanings import Meaning
+from headway.quotient import quotient
 
 # The three airports keep one clock, and a schedule is made for local hours: 17:00 is the evening wave all year.
 ORIGIN_ZONE = ZoneInfo("America/New_York")
@@ -139,14 +140,14 @@ def request_features_in_bulk(rows: pl.DataFrame, reference: FlightReference) -> 
     """Return the features of `request_features` of rows that are `sure`; about 0.3 us a row."""
     dep_us, arr_us = (pl.col(name).dt.timestamp("us") for name in ("sched_dep", "sched_arr"))
     local = pl.col("sched_dep").dt.convert_time_zone(ORIGIN_ZONE.key).dt
-    scheduled_min = (arr_us - dep_us) / MINUTE_US
+    scheduled_min = quotient(arr_us - dep_us, MINUTE_US)
     return reference.enrich_frame(rows).select(
-        (local.hour().cast(pl.Float64) + local.minute() / 60).alias("local_hour"),
+        (local.hour().cast(pl.Float64) + quotient(local.minute(), 60)).alias("local_hour"),
         (local.weekday() - 1).cast(pl.Float64).alias("weekday"),
         scheduled_min.alias("scheduled_min"),
         pl.col("distance_mi").cast(pl.Float64),
         (pl.col("distance_mi") * 60 / scheduled_min).alias("scheduled_mph"),
-        ((dep_us - pl.col("as_of_us")) / MINUTE_US).alias("lead_min"),
+        quotient(dep_us - pl.col("as_of_us"), MINUTE_US).alias("lead_min"),
         "dest_lat",
         "dest_lon",
         (local.year() - pl.col("plane_year")).cast(pl.Float64).alias("plane_age_years"),

@@ -14,13 +14,12 @@ from headway.drift import Window
 from headway.errors import Overtaken, PermanentFailure, TransientFailure
 from headway.results import REFUSED_COLUMNS, RESULT_COLUMNS, Place, Result, place_of
 from tests.free_ports import free_port
-from tests.postgres_server import has_postgres, running_postgres
+from tests.postgres_server import running_postgres
 
-KINDS = ("sqlite", "postgresql") if has_postgres() else ("sqlite",)
 WEEK = Window(from_us=0, until_us=1_000 * HOUR_US)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=("sqlite", "postgresql"))
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path_factory.mktemp('results') / 'folder' / 'results.sqlite'}"

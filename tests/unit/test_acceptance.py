@@ -24,7 +24,7 @@ class Ask(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     as_of: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
-SCHEMA = {
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "code": pl.String,
     "word": pl.String,
     "tail": pl.String,
@@ -34,7 +34,7 @@ SCHEMA = {
     "at": pl.Datetime("us", "UTC"),
 }
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
-GOOD = {"code": "UA", "word": "abc", "tail": None, "miles": 9, "share": 1.0, "step": 10, "at": NOON}
+GOOD: dict[str, object] = {"code": "UA", "word": "abc", "tail": None, "miles": 9, "share": 1.0, "step": 10, "at": NOON}
 TEXTS = st.sampled_from(["UA", "ua", "UAL", "", "N1", "é", "A\n", None])
 ROW = st.fixed_dictionaries(
     {

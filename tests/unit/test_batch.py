@@ -10,13 +10,15 @@ import pytest
 
 from domains.flights.reference import load_reference
 from domains.flights.source import events_between
-from headway.batch import AS_OF, SUBJECT, Questions, answer, asked_in, question, request_fields
+from headway.batch import SUBJECT, Questions, answer, asked_in, question, request_fields
 from headway.clock import DAY_US, to_us
 from headway.drift import Window
 from headway.errors import ContractViolation, PermanentFailure
 from headway.features.offline import ROW_TIME
 from headway.product import InBulk, Product
-from tests.serving_world import product, trained
+from headway.training import AS_OF
+from tests.batch_world import model_of
+from tests.serving_world import product
 
 FROM = to_us(datetime(2013, 3, 9, 5, tzinfo=UTC))  # the clocks of New York change on the 10th
 WINDOW = Window(from_us=FROM, until_us=FROM + 2 * DAY_US)
@@ -136,7 +138,7 @@ def test_when_nearly_every_row_is_refused_the_fault_is_ours_and_the_batch_stops(
 
 def test_a_score_in_bulk_is_that_of_the_request() -> None:
     questions = with_empty_views(question(PRODUCT, asked()[:200], load_reference()), PRODUCT)
-    predictor, reference = trained(7).predictor(), load_reference()
+    predictor, reference = model_of(7).predictor(), load_reference()
 
     found = answer(PRODUCT, questions, predictor=predictor, reference=reference)
 
@@ -161,4 +163,4 @@ def test_a_feature_that_says_something_else_in_bulk_stops_the_batch() -> None:
     questions = with_empty_views(question(wrong, asked()[:50], load_reference()), wrong)
 
     with pytest.raises(ContractViolation, match=r"scores .* in bulk .* over \['local_hour "):
-        answer(wrong, questions, predictor=trained(7).predictor(), reference=load_reference())
+        answer(wrong, questions, predictor=model_of(7).predictor(), reference=load_reference())

@@ -19,8 +19,11 @@ COLUMNS = (
     Column(name="origin_delay__mean_1h", kind="number", source="mean_1h", view="origin_delay.v1"),
     Column(name="aircraft__seconds_since_last_24h", kind="age", source="last_at_24h", view="aircraft.v1"),
 )
-REQUEST = {"hour": pl.Float64, "carrier": pl.String}
-VIEWS = {"origin_delay.v1": {"count_1h": pl.Int64, "mean_1h": pl.Float64}, "aircraft.v1": {"last_at_24h": pl.Int64}}
+REQUEST: dict[str, pl.DataType | type[pl.DataType]] = {"hour": pl.Float64, "carrier": pl.String}
+VIEWS: dict[str, dict[str, pl.DataType | type[pl.DataType]]] = {
+    "origin_delay.v1": {"count_1h": pl.Int64, "mean_1h": pl.Float64},
+    "aircraft.v1": {"last_at_24h": pl.Int64},
+}
 AS_OF_US = st.integers(0, 2**52)
 ROWS = st.lists(
     st.tuples(
@@ -48,7 +51,7 @@ def test_every_row_is_what_the_assembler_makes_of_it(rows: list[tuple[float | st
 
     assembler = Assembler(COLUMNS)
     wanted = [
-        assembler.assemble(r, {name: v.row(p) for name, v in views.items()}, as_of[p])  # type: ignore[arg-type]
+        assembler.assemble(r, {name: v.row(p) for name, v in views.items()}, as_of[p])
         for p, r in enumerate(request.iter_rows(named=True))
     ]
     assert found.tobytes() == np.array(wanted, dtype=np.float64).reshape(len(rows), len(COLUMNS)).tobytes()
