@@ -43,12 +43,16 @@ class Passes:
             return self.sample(said, value=said["passes"] * self.count / said["seconds"])
 
     def grown(self, seconds: float) -> Sample:
-        """Do all of it once and count what is done per second of processor time; more memory than allowed is an error."""
+        """Do all of it once, whatever the window, and judge that as ``by_processor`` does; nothing without a window."""
         if not seconds:
             return Sample(value=0.0)
         with self.running(0.0) as (said, _):
-            sample = self.sample(said, value=said["passes"] * self.count / said["cpu_s"])
-            return Sample(value=sample.value, errors=int(said["peak_mib"] > self.most_mib), facts=sample.facts)
+            return self.by_processor(said)
+
+    def by_processor(self, said: Mapping[str, float]) -> Sample:
+        """Count what is done per second of processor time; more memory than allowed is an error."""
+        sample = self.sample(said, value=said["passes"] * self.count / said["cpu_s"])
+        return Sample(value=sample.value, errors=int(said["peak_mib"] > self.most_mib), facts=sample.facts)
 
     def sample(self, said: Mapping[str, float], *, value: float) -> Sample:
         """Give a window's figures."""
