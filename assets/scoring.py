@@ -24,6 +24,7 @@ from headway.batch_engine import Batch, Engine, Written, batch_engine, write_bat
 from headway.batch_reads import PIECE_EVENTS, BatchReads
 from headway.batch_rows import answers_of
 from headway.clock import SystemClock, monotonic_s, to_us
+from headway.commit import code_commit
 from headway.contracts import Reference
 from headway.drift import Window
 from headway.errors import PermanentFailure
@@ -79,7 +80,13 @@ def predictions_asset(product: Product) -> dg.AssetsDefinition:
         window = interval(context, config)
         started_s = monotonic_s()
         model, batch = batch_of(
-            product, lake.open(), registry.open(), window, version=config.model_version, run_id=context.run.run_id
+            product,
+            lake.open(),
+            registry.open(),
+            window,
+            version=config.model_version,
+            run_id=context.run.run_id,
+            engine=config.engine,
         )
         with batch_engine(config.engine, settings(), model=model.model) as score:
             written = write_batch(batch, score, limit=config.piece_events)
@@ -183,7 +190,14 @@ def open_version(product: Product, registry: ModelRegistry, reference: Reference
 
 
 def batch_of(
-    product: Product, lake: Lake, registry: ModelRegistry, window: Window, *, version: int | None, run_id: str
+    product: Product,
+    lake: Lake,
+    registry: ModelRegistry,
+    window: Window,
+    *,
+    version: int | None,
+    run_id: str,
+    engine: Engine,
 ) -> tuple[Answering, Batch]:
     """Return who answers, and the batch of everything asked in an interval, its tables pinned as they are now."""
     reference = product.domain.load_reference()
@@ -194,6 +208,8 @@ def batch_of(
         interval=window,
         known_at_us=known_until(lake),
         started_us=to_us(SystemClock().now()),
+        source="batch" if engine == "process" else "spark",
+        commit=code_commit(),
     )
     reads = BatchReads.pinned(lake, product, window)
     return model, Batch(reads=reads, run=run, predictor=model.predictor, reference=reference)

@@ -22,9 +22,9 @@ from headway.contracts import Reference
 from headway.drift import Window
 from headway.errors import ContractViolation, InputRejected, PermanentFailure
 from headway.evaluation import Floats
-from headway.features.offline import ROW_TIME
+from headway.features.offline import REVISION, ROW_TIME
 from headway.matrix import matrix
-from headway.predictions import ModelId
+from headway.predictions import ModelId, Source
 from headway.predictor import Predictor
 from headway.product import Product
 from headway.training import AS_OF
@@ -44,6 +44,8 @@ class BatchRun:
         interval: of the as-of instants.
         known_at_us: how far events are known.
         started_us: when the batch was asked for.
+        source: which engine answers, as its rows say.
+        commit: of this code, if known.
     """
 
     run_id: str
@@ -51,6 +53,8 @@ class BatchRun:
     interval: Window
     known_at_us: int
     started_us: int
+    source: Source = "batch"
+    commit: str | None = None
 
     def receipts(self, subjects: pl.Series) -> pl.Series:
         """Return the ids of rows: the same model, interval and subject always give the same (S17)."""
@@ -80,7 +84,7 @@ class Questions:
     Attributes:
         rows: ``subject``, the request's fields, ``as_of_us``.
         features: the request features.
-        views: of each view the features used, and ``row_time_us``; null where the request names no such entity.
+        views: of each view the features used, ``row_time_us`` and ``revision``; null where the request names no such entity.
         refused: the rows that are not among them.
     """
 
@@ -154,7 +158,7 @@ def answer(product: Product, asked: Questions, *, predictor: Predictor, referenc
     for place in sorted({0, len(scores) // 2, len(scores) - 1}) if len(scores) else ():
         fields = asked.rows.select(request_fields(product)).row(place, named=True)
         features = _features(product, fields, reference, int(as_of_us[place]))
-        views = {name: values.drop(ROW_TIME).row(place) for name, values in asked.views.items()}
+        views = {name: values.drop(ROW_TIME, REVISION).row(place) for name, values in asked.views.items()}
         single = predictor.predict(features, views, int(as_of_us[place]))
         if single.score != scores[place] or not np.array_equal(single.vector, vectors[place], equal_nan=True):
             raise ContractViolation(

@@ -19,7 +19,7 @@ from headway.drift import Window
 from headway.errors import ContractViolation
 from headway.features.changelog import changelog_table
 from headway.features.definitions import FeatureView
-from headway.features.offline import ROW_TIME
+from headway.features.offline import REVISION, ROW_TIME
 from headway.features.slices import events_in, part_count, reach_us, stretches
 from headway.lake import TRANSPORT, events_table
 from headway.product import Product
@@ -104,7 +104,7 @@ class BatchReads:
         return asked_in(self.product, events, piece.window)
 
     def values(self, name: str, asked: pl.DataFrame, window: Window) -> pl.DataFrame:
-        """Return what a view said at each row's as-of, and since when: the features used and ``row_time_us``.
+        """Return what a view said at each row's as-of, and which row: the features used, ``row_time_us``, ``revision``.
 
         In the order of the rows; nulls where a row names no such entity, or nothing happened to it in any window.
         """
@@ -118,11 +118,11 @@ class BatchReads:
             mine = _entity(view) % parts == part if parts > 1 else pl.lit(value=True)
             some = queries.filter(mine)
             read = values_from_changelog({name: rows.filter(mine).collect()})
-            found.append(read(view, some).select(*features, ROW_TIME).with_columns(some["row"]))
+            found.append(read(view, some).select(*features, ROW_TIME, REVISION).with_columns(some["row"]))
         known = pl.all_horizontal(pl.col(key).is_not_null() for key in view.keys)
         joined = pl.concat(found).sort("row").drop("row")
         return joined.with_columns(queries.select(known.alias("known"))["known"]).select(
-            pl.when("known").then(name).alias(name) for name in (*features, ROW_TIME)
+            pl.when("known").then(name).alias(name) for name in (*features, ROW_TIME, REVISION)
         )
 
     def _by_day(self, interval: Window) -> Mapping[int, int]:

@@ -13,9 +13,9 @@ from headway.batch import SUBJECT, BatchRun, Questions, Refused, request_fields
 from headway.batch_reads import around
 from headway.clock import SECOND_US, from_us
 from headway.evaluation import Floats
-from headway.features.offline import ROW_TIME
+from headway.features.offline import REVISION, ROW_TIME
 from headway.lake import INSTANT, LakeTable
-from headway.predictions import predictions_table
+from headway.predictions import BATCH_SOURCES, predictions_table
 from headway.product import Product
 from headway.training import AS_OF
 
@@ -50,8 +50,9 @@ def answered_rows(
         "reference_version": pl.lit(reference_version),
         "degraded": pl.lit(False),
         "stale": pl.lit(""),
-        "source": pl.lit("batch"),
+        "source": pl.lit(run.source),
         RUN: pl.lit(run.run_id),
+        "commit": pl.lit(run.commit, dtype=pl.String),
     }
     columns = predictions_table(product.name).columns
     return made.with_columns(**shared).select(
@@ -91,7 +92,7 @@ def refused_rows(product: Product, refused: Sequence[Refused], *, run: BatchRun)
 def replaced(run: BatchRun) -> pl.Expr:
     """Return which rows of the table of predictions a batch takes the place of: its model's of the interval before."""
     inside = pl.col("as_of").is_between(from_us(run.interval.from_us), from_us(run.interval.until_us), closed="left")
-    return (pl.col("source") == "batch") & (pl.col("model_digest") == run.model.digest) & inside
+    return pl.col("source").is_in(BATCH_SOURCES) & (pl.col("model_digest") == run.model.digest) & inside
 
 
 def answers_of(lake: "Lake", product: str, run: BatchRun) -> pl.DataFrame:
@@ -129,11 +130,12 @@ def _views(product: Product, asked: Questions, *, watermark_us: int) -> pl.Serie
             pl.when(known).then(pl.struct(keys).struct.json_encode()).otherwise(pl.lit("null")),
             pl.lit(f',"features":{json.dumps(features, separators=(",", ":"))},"values":['),
         ]
-        numbers = [found[each].alias(f"{name}:{each}") for each in (*features, ROW_TIME)]
+        numbers = [found[each].alias(f"{name}:{each}") for each in (*features, ROW_TIME, REVISION)]
         values += numbers
-        for place, number in enumerate(numbers[:-1]):
+        for place, number in enumerate(numbers[:-2]):
             pieces += [pl.lit(","), _number(number)] if place else [_number(number)]
-        pieces += [pl.lit('],"row_time_us":'), _number(numbers[-1]), pl.lit(f',"watermark_us":{watermark_us}}}')]
+        pieces += [pl.lit('],"row_time_us":'), _number(numbers[-2])]
+        pieces += [pl.lit(f',"watermark_us":{watermark_us},"revision":'), _number(numbers[-1]), pl.lit("}")]
     whole = asked.rows.select(request_fields(product)).hstack(values)
     return whole.with_columns(pl.concat_str(*pieces, pl.lit("]")).alias("views"))["views"]
 

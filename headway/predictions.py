@@ -24,6 +24,8 @@ from headway.vector import Number, ViewValues
 PREDICTION_TYPE = "headway.prediction"
 # Which of the paths answered; ``request`` is REST.
 Source = Literal["request", "grpc", "stream", "batch", "spark"]
+# Both engines of batch scoring: one takes the place of what the other said.
+BATCH_SOURCES: tuple[Source, ...] = ("batch", "spark")
 
 
 class ModelId(msgspec.Struct, frozen=True, kw_only=True):

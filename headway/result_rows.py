@@ -13,7 +13,7 @@ from headway.batch_reads import months_of
 from headway.batch_rows import refused_table
 from headway.clock import from_us
 from headway.drift import Window
-from headway.predictions import predictions_table
+from headway.predictions import BATCH_SOURCES, predictions_table
 from headway.product import Product
 from headway.results import REFUSED_COLUMNS, RESULT_COLUMNS, Results
 
@@ -31,7 +31,7 @@ def publish(product: Product, lake: "Lake", results: Results, window: Window) ->
     """
     inside = pl.col("as_of").is_between(from_us(window.from_us), from_us(window.until_us), closed="left")
     answers, refused = predictions_table(product.name).name, refused_table(product.name).name
-    batch = inside & (pl.col("source") == "batch")
+    batch = inside & pl.col("source").is_in(BATCH_SOURCES)
     return results.replace(
         product.name,
         window,

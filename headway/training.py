@@ -21,7 +21,7 @@ from headway.drift import Window
 from headway.errors import ContractViolation, InputRejected
 from headway.evaluation import Bools, Floats, Ints
 from headway.features.definitions import FeatureView
-from headway.features.offline import ROW_TIME
+from headway.features.offline import REVISION, ROW_TIME
 from headway.product import EXAMPLE_COLUMNS, Product
 from headway.vector import Assembler, Number, RequestValues
 
@@ -174,7 +174,7 @@ def values_from_changelog(tables: Mapping[str, pl.DataFrame]) -> ValuesAt:
 
     Of rows with equal timestamps the greatest revision counts (S4). An entity without a row gets nulls, where the
     event engine says count 0; the assembler reads both as 0. Columns that a table was not read with are left out;
-    ``row_time_us`` says of which instant the row is.
+    ``row_time_us`` and ``revision`` say which row it is.
     """
 
     def read(view: FeatureView, queries: pl.DataFrame) -> pl.DataFrame:
@@ -184,10 +184,10 @@ def values_from_changelog(tables: Mapping[str, pl.DataFrame]) -> ValuesAt:
         rows = table.select(*keys, instant, "revision", *columns).sort(AS_OF, "revision")
         if rows["revision"].max():  # of an instant that was never told again there is one row
             rows = rows.unique([*keys, AS_OF], keep="last", maintain_order=True)
-        rows = rows.drop("revision").with_columns(pl.col(AS_OF).alias(ROW_TIME))
+        rows = rows.with_columns(pl.col(AS_OF).alias(ROW_TIME))
         asked = queries.select(pl.col(keys).cast(pl.String), AS_OF).with_row_index("row").sort(AS_OF)
         joined = asked.join_asof(rows, on=AS_OF, by=keys, strategy="backward", check_sortedness=False)
-        return joined.sort("row").select(*columns, ROW_TIME)
+        return joined.sort("row").select(*columns, ROW_TIME, REVISION)
 
     return read
 

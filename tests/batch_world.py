@@ -17,9 +17,9 @@ from headway.batch_engine import Batch, Written, batch_engine, write_batch
 from headway.batch_reads import AROUND_US, PIECE_EVENTS, BatchReads, around
 from headway.clock import HOUR_US, from_us, to_us
 from headway.drift import Window
-from headway.features.offline import ROW_TIME
+from headway.features.offline import REVISION, ROW_TIME
 from headway.lake import as_table, events_table
-from headway.predictions import ModelId, Prediction, ServedView
+from headway.predictions import ModelId, Prediction, ServedView, Source
 from headway.product import Product
 from headway.settings import Settings
 from headway.training import AS_OF, values_from_changelog
@@ -60,7 +60,13 @@ def poison(lake: Lake, number: int) -> None:
 
 
 def batch_in(
-    lake: Lake, *, interval: Window = ASKED, run_id: str = "run-1", asked_of: Product | None = None, seed: int = 7
+    lake: Lake,
+    *,
+    interval: Window = ASKED,
+    run_id: str = "run-1",
+    asked_of: Product | None = None,
+    seed: int = 7,
+    source: Source = "batch",
 ) -> Batch:
     chosen, predictor = asked_of or product(), model_of(seed).predictor()
     return Batch(
@@ -71,6 +77,8 @@ def batch_in(
             interval=interval,
             known_at_us=UNTIL,
             started_us=UNTIL + 1,
+            source=source,
+            commit="c0de",
         ),
         predictor=predictor,
         reference=chosen.domain.load_reference(),
@@ -91,13 +99,13 @@ def on_both_engines() -> dict[str, object]:
     lake = Lake(settings.state / "lake")
     written(batch_in(lake), state=settings.state)
     once = rows_in(lake)
-    done = written(batch_in(lake, run_id="run-2"), engine="spark", limit=400, state=settings.state)
+    done = written(batch_in(lake, run_id="run-2", source="spark"), engine="spark", limit=400, state=settings.state)
     twice = rows_in(lake)
     return {
         "rows": done.rows,
         "pieces": done.pieces,
         "refused": [each.reason for each in done.refused],
-        "equal": twice.drop("run_id").equals(once.drop("run_id")),
+        "equal": twice.drop("run_id", "source").equals(once.drop("run_id", "source")),
         "runs": twice["run_id"].unique().to_list(),
         "scores": twice["probability"].n_unique(),
     }
@@ -115,7 +123,7 @@ def as_replicas_answer(batch: Batch) -> pl.DataFrame:
     tables = {name: lake.read(f"features.{name}") for name in chosen.feature_views}
     values = {
         name: values_from_changelog(tables)(view, asked.select(*view.keys, AS_OF)).select(
-            *chosen.use(name).features, ROW_TIME
+            *chosen.use(name).features, ROW_TIME, REVISION
         )
         for name, view in chosen.feature_views.items()
     }
@@ -141,9 +149,10 @@ def _answer(
             view=name,
             key=chosen.entity(name, request),
             features=chosen.use(name).features,
-            values=chosen.empty_rows[name] if chosen.entity(name, request) is None else values[name][:-1],
-            row_time_us=None if chosen.entity(name, request) is None else values[name][-1],  # type: ignore[arg-type]
+            values=chosen.empty_rows[name] if chosen.entity(name, request) is None else values[name][:-2],
+            row_time_us=None if chosen.entity(name, request) is None else values[name][-2],  # type: ignore[arg-type]
             watermark_us=run.known_at_us,
+            revision=None if chosen.entity(name, request) is None else values[name][-1],  # type: ignore[arg-type]
         )
         for name in chosen.feature_views
     )
@@ -161,5 +170,6 @@ def _answer(
         probability=single.score,
         degraded=False,
         stale=(),
-        source="batch",
+        source=run.source,
+        commit=run.commit,
     )
