@@ -16,7 +16,7 @@ from headway.batch_reads import BatchReads, Piece
 from headway.clock import DAY_US
 from headway.commands import Say
 from headway.drift import Window
-from headway.features.offline import ROW_TIME
+from headway.features.offline import REVISION, ROW_TIME
 from headway.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -101,7 +101,7 @@ def scores_by_request(product: Product, asked: Asked, model: Path) -> pl.DataFra
     for piece in batch.reads.pieces(asked.interval):
         questions = _whole(batch.reads, piece)
         fields = questions.rows.select(request_fields(product)).iter_rows(named=True)
-        views = {name: values.drop(ROW_TIME).iter_rows() for name, values in questions.views.items()}
+        views = {name: values.drop(ROW_TIME, REVISION).iter_rows() for name, values in questions.views.items()}
         for subject, as_of_us, each in zip(questions.rows[SUBJECT], questions.rows[AS_OF], fields, strict=True):
             features = product.compute_request_features(product.request_from(each), batch.reference, as_of_us)
             values = {name: next(rows) for name, rows in views.items()}

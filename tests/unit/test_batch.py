@@ -14,7 +14,7 @@ from headway.batch import SUBJECT, Questions, answer, asked_in, question, reques
 from headway.clock import DAY_US, to_us
 from headway.drift import Window
 from headway.errors import ContractViolation, PermanentFailure
-from headway.features.offline import ROW_TIME
+from headway.features.offline import REVISION, ROW_TIME
 from headway.product import InBulk, Product
 from headway.training import AS_OF
 from tests.batch_world import model_of
@@ -51,7 +51,7 @@ def poisoned(**changed: object) -> pl.DataFrame:
 def with_empty_views(questions: Questions, chosen: Product) -> Questions:
     views = {}
     for use in chosen.views:
-        columns = (*use.features, ROW_TIME)
+        columns = (*use.features, ROW_TIME, REVISION)
         nothing = dict.fromkeys(columns, [None] * questions.rows.height)
         views[use.view] = pl.DataFrame(nothing, schema=dict.fromkeys(columns, pl.Int64))
     return replace(questions, views=views)
