@@ -89,7 +89,7 @@ def predictions_asset(product: Product) -> dg.AssetsDefinition:
             engine=config.engine,
         )
         with batch_engine(config.engine, settings(), model=model.model) as score:
-            written = write_batch(batch, score, limit=config.piece_events)
+            written = write_batch(batch, score, limit=config.piece_events, say=context.log.info)
         seconds = monotonic_s() - started_s
         for refused in written.refused[:_TOLD]:
             context.log.warning("%s is not answered: %s", refused.subject, refused.reason)

@@ -124,8 +124,10 @@ def score_in_process(batch: Batch, pieces: Sequence[Piece], folder: Path, progre
             yield batch.score(piece, asked, folder, pool=pool, done=progress.add)
 
 
-def write_batch(batch: Batch, score: Score, *, limit: int) -> Written:
+def write_batch(batch: Batch, score: Score, *, limit: int, say: Callable[[str], None] | None = None) -> Written:
     """Make the lake's batch rows of this model and interval exactly the answers; see the module.
+
+    How far it is, ``say`` is told now and then, else whoever looks at stderr.
 
     Raises:
         ContractViolation: the product's functions break their declarations, or bulk and request differ.
@@ -138,7 +140,7 @@ def write_batch(batch: Batch, score: Score, *, limit: int) -> Written:
     table = predictions_table(product.name)
     lake.create(table)
     pieces = list(batch.reads.pieces(run.interval, limit=limit))
-    progress = Progress(f"{product.name} v{run.model.version}", sum(piece.events for piece in pieces))
+    progress = Progress(f"{product.name} v{run.model.version}", sum(piece.events for piece in pieces), say=say)
     with staging(lake) as folder:
         scored = list(score(batch, pieces, folder, progress))
         files = [(month, Path(file)) for each in scored for month, file in each.files]

@@ -1,6 +1,7 @@
 """How far a long piece of work is, for a person who waits: a bar, the rate, and what is left.
 
-On a terminal one line is drawn again and again; anywhere else a line comes now and then, as a log keeps every one.
+On a terminal one line is drawn again and again; anywhere else a line comes now and then, as a log keeps every one. A run
+of an orchestrator is told lines, too, where a person looks at it.
 """
 
 import sys
@@ -15,15 +16,22 @@ _EVERY_S = {True: 0.2, False: 10.0}
 
 
 class Progress:
-    """Counts rows of a total that is about right; draws on ``out``. Safe to use from several threads."""
+    """Counts rows of a total that is about right; draws on ``out``, or tells ``say``. Safe to use from several threads."""
 
     def __init__(
-        self, what: str, total: int, *, out: TextIO | None = None, now_s: Callable[[], float] = monotonic_s
+        self,
+        what: str,
+        total: int,
+        *,
+        say: Callable[[str], None] | None = None,
+        out: TextIO | None = None,
+        now_s: Callable[[], float] = monotonic_s,
     ) -> None:
-        self._what, self._total, self._out, self._now_s = what, total, out or sys.stderr, now_s
+        self._what, self._total, self._say, self._now_s = what, total, say, now_s
+        self._out = out or sys.stderr
         self._done, self._started_s = 0, now_s()
         self._drawn_s = self._started_s
-        self._redrawn = self._out.isatty()
+        self._redrawn = say is None and self._out.isatty()
         self._lock = Lock()
 
     def add(self, rows: int) -> None:
@@ -44,6 +52,9 @@ class Progress:
     def _draw(self) -> None:
         self._drawn_s = self._now_s()
         line = progress_line(self._what, self._done, self._total, seconds=self._drawn_s - self._started_s)
+        if self._say is not None:
+            self._say(line)
+            return
         self._out.write(f"\r{line}\x1b[K" if self._redrawn else f"{line}\n")
         self._out.flush()
 

@@ -34,3 +34,15 @@ def test_a_terminal_shows_one_line_and_a_log_a_line_now_and_then() -> None:
         mark, count = marks
         assert out.getvalue().count(mark) == count + (mark == "\r")
         assert "100%  9 of 9 rows" in out.getvalue()
+
+
+def test_whoever_wants_to_be_told_is_told_the_lines_of_a_log() -> None:
+    told: list[str] = []
+    at_s = [0.0]
+    progress = Progress("x", 10, say=told.append, out=Terminal(), now_s=lambda: at_s[0])
+    for second in (1.0, 2.0, 11.5):
+        at_s[0] = second
+        progress.add(3)
+    progress.end()
+
+    assert [line.split("%  ")[1].partition(",")[0] for line in told] == ["9 of 10 rows", "9 of 9 rows"]
