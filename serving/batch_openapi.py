@@ -7,7 +7,7 @@ import msgspec
 
 from headway.results import MOST_ROWS
 from serving.batch_results import PATH, RefusedPage, ResultsAnswer
-from serving.openapi import ProblemAnswer
+from serving.prediction_answers import ProblemAnswer
 
 _REFUSALS = {
     "400": "The question is not valid; names field, got and wanted",

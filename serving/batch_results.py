@@ -19,7 +19,7 @@ from headway.results import MOST_ROWS, Place, RefusedRow, Result, Results, place
 from serving.asgi import Answer, Receive, Scope, Send, json_answer, problem_answer, send_answer
 from serving.batch_metrics import BatchMetrics
 from serving.collector_limits import Refused
-from serving.openapi import Model
+from serving.prediction_answers import Model
 
 PATH = "/v1/batches"
 _ROWS = 100
