@@ -7,6 +7,7 @@ small, of the product's own vector; a release costs the same whatever the trees,
 import json
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 from urllib.request import urlopen
 
@@ -48,7 +49,7 @@ def release_of(product: Product, settings: Settings, *, seed: int) -> tuple[floa
         lines = [line for line in told.get("transitions", ()) if line["version"] == version.version]
         reached = {line["after"]: line["at_us"] for line in lines}
         if "done" in reached:
-            return (reached["switched"] - wished_us) / 1e6, _stages(wished_us, reached)
+            return (reached["switched"] - wished_us) / 1e6, stages(wished_us, reached)
         if time.monotonic() > deadline_s or told.get("state") == "failed":
             raise PermanentFailure(f"{product.name} {version.version}: not live after {_WITHIN_S} s: {told}")
         time.sleep(0.2)
@@ -66,10 +67,10 @@ def mark_views(product: Product, settings: Settings) -> None:
     writer.close()
 
 
-def _stages(wished_us: int, reached: Mapping[str, int]) -> dict[str, float]:
+def stages(wished_us: int, reached: Mapping[str, int]) -> dict[str, float]:
     """Seconds until each stage was reached, from the one before."""
     instants = [wished_us, *(reached[stage] for stage in _STAGES)]
-    return {f"to {stage}": (b - a) / 1e6 for stage, a, b in zip(_STAGES, instants, instants[1:], strict=True)}
+    return {f"to {stage}": (b - a) / 1e6 for stage, (a, b) in zip(_STAGES, pairwise(instants), strict=True)}
 
 
 def _releases(settings: Settings) -> dict[str, Any]:  # Any: JSON

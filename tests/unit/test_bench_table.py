@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks import sequence
 from benchmarks.frame import Contestant, Plan, Sample, Target, compare
 from benchmarks.limits import timed
+from benchmarks.release_time import stages
 from benchmarks.report import outcome
 from benchmarks.table import page
 from headway import bench_command
@@ -127,3 +128,17 @@ def test_the_command_writes_the_page_of_a_folder(tmp_path: Path) -> None:
 
     assert found.holds
     assert to.read_text().startswith("# Benchmarks\n")
+
+
+def test_a_release_is_split_where_it_reached_its_states() -> None:
+    reached = {
+        "starting": 2_000_000,
+        "proving": 5_000_000,
+        "registered": 5_500_000,
+        "switched": 9_000_000,
+        "done": 10_000_000,
+    }
+
+    found = stages(1_000_000, reached)
+
+    assert found == {"to starting": 1.0, "to proving": 3.0, "to registered": 0.5, "to switched": 3.5}
