@@ -4,7 +4,7 @@ Pure: outcomes as plain values in, lines out. What bites: a ratio is of one run 
 the same table, so each names its run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 Facts = Mapping[str, Any]  # Any: what `benchmarks.report.outcome` gave, read back from JSON
@@ -59,10 +59,10 @@ def _rows(name: str, facts: Facts, *, run: str) -> Iterator[str]:
                 name,
                 comparison["title"],
                 each["peer"],
-                f"{each['ratio']:.2f} [{_span(each['spread'], '.2f')}]",
+                f"{each['ratio']:.2f} [{_span(each['spread'], _ratio)}]",
                 f"{each['target']}{goal}" if "target" in each else "",
                 {True: "met", False: "**missed**", None: "context"}[each.get("met")],
-                f"{ours['median']:,.4g} [{_span(ours['spread'], ',.4g')}] {unit}{_faults(ours)}",
+                f"{_figure(ours['median'])} [{_span(ours['spread'], _figure)}] {unit}{_faults(ours)}",
                 str(ours["n"]),
                 run,
             )
@@ -78,8 +78,16 @@ def _comparisons(facts: Facts) -> Sequence[Facts]:
     return [facts, *facts["also"]]
 
 
-def _span(spread: Sequence[float], form: str) -> str:
-    return f"{spread[0]:{form}} to {spread[1]:{form}}"
+def _span(spread: Sequence[float], form: Callable[[float], str]) -> str:
+    return f"{form(spread[0])} to {form(spread[1])}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _faults(series: Facts) -> str:
