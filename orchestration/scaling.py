@@ -13,7 +13,7 @@ from headway.clock import format_us
 from headway.contracts import Domain
 
 _EVERY_S = 30
-# Enough for every job's newest decision and for the changes a person wants to look back on.
+# Changes that a person wants to look back on.
 _READ = 50
 _FIGURES = ("lag", "lag_s", "input_per_s", "handled_per_s", "capacity_per_s")
 
@@ -29,12 +29,10 @@ def job_instances_sensor(domain: Domain) -> dg.SensorDefinition:
     )
     def observe(context: dg.SensorEvaluationContext, scaling: ScalingResource) -> dg.SensorResult | dg.SkipReason:
         recorded = scaling.open()
-        newest = (
-            {} if recorded is None else {row.job: row for row in recorded.read(job=None, last=_READ, changes=False)}
-        )
+        newest = {} if recorded is None else {row.job: row for row in recorded.newest() if _of_a_job(row)}
         if recorded is None or not newest:
             return dg.SkipReason("the scaler has decided nothing yet")
-        changes = recorded.read(job=None, last=_READ, changes=True)
+        changes = [row for row in recorded.read(job=None, last=_READ, changes=True) if _of_a_job(row)]
         numbers = ", ".join(f"{job} {row.after}" for job, row in sorted(newest.items()))
         cursor = f"{changes[-1].at_us if changes else 0}: {numbers}"
         if context.cursor == cursor:
@@ -52,6 +50,11 @@ def told(newest: Mapping[str, Recorded], changes: Sequence[Recorded]) -> dict[st
         "newest decisions": table(_row(row) for _, row in sorted(newest.items())),
         "changes": table(map(_row, changes)),
     }
+
+
+def _of_a_job(row: Recorded) -> bool:
+    """Whether a decision is about a stream job; those about model replicas are in the same table."""
+    return "lag" in row.inputs["load"]
 
 
 def _row(row: Recorded) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Ray Serve's autoscaling of a model's replicas by what they report: the policy Ray asks, and what a replica measures.
 
 Ray sees no request of a replica that serves its own port, so its own counts are 0. Each replica tells how busy it is
-(`LoadMeter`) with `record_autoscaling_stats`; Ray's controller asks `ReplicaScaler` ten times a second, which judges once
-a second by `headway.replica_scaling` and writes each decision down with its inputs.
+(`LoadMeter`) with `record_autoscaling_stats`; Ray's controller asks `ReplicaScaler` ten times a second, which judges every
+2.5 s by `headway.replica_scaling` and writes each decision down with its inputs.
 
 What bites: Ray pickles this module by value into its controller, so it imports no ray; and Ray's own delays are 0, as a
 decision that is recorded must be the one that is carried out.
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 BUSY, IN_FLIGHT = "busy", "in_flight"
 # Ray warns below its (deprecated) interval of 10 s; a replica measures itself five times in it.
 LOOK_BACK_S = 12.0
-_JUDGED_EVERY_S = 1.0
+# A replica reports every 2.4 s; judging oftener would write the same readings down again.
+_JUDGED_EVERY_S = 2.5
 _JUDGED, _WANTED, _CALM_SINCE = "judged_s", "wanted", "calm_since_s"
 _LOG = structlog.get_logger()
 

@@ -7,7 +7,7 @@ What bites: a job has one writer, the scaler; a model version's replicas have on
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,19 +86,31 @@ class ScalingTable:
         )
         with opened(self._path) as table:
             rows = table.execute(query, (job, changes, last)).fetchall()
-        return [
-            Recorded(
-                at_us=row[0],
-                until_us=row[1],
-                times=row[2],
-                job=row[3],
-                before=row[4],
-                after=row[5],
-                reason=row[6],
-                inputs=json.loads(row[7]),
-            )
-            for row in reversed(rows)
-        ]
+        return [_recorded(row) for row in reversed(rows)]
+
+    def newest(self) -> list[Recorded]:
+        """Return the newest decision of each job there ever was, by name: one that decides often hides no other."""
+        # SQLite gives the other columns of the row that has the greatest instant.
+        query = (
+            "SELECT at_us, until_us, times, job, before, after, reason, inputs, max(at_us) FROM decision "
+            "GROUP BY job ORDER BY job"
+        )
+        with opened(self._path) as table:
+            return [_recorded(row) for row in table.execute(query).fetchall()]
+
+
+def _recorded(row: Sequence[Any]) -> Recorded:  # Any: SQLite's own types
+    at_us, until_us, times, job, before, after, reason, inputs, *_ = row
+    return Recorded(
+        at_us=at_us,
+        until_us=until_us,
+        times=times,
+        job=job,
+        before=before,
+        after=after,
+        reason=reason,
+        inputs=json.loads(inputs),
+    )
 
 
 def _record_one(table: sqlite3.Connection, decision: Decided, policy: Any, at_us: int) -> None:  # Any: a dataclass

@@ -13,6 +13,7 @@ from assets.resources import ScalingResource
 from domains.flights.domain import DOMAIN
 from headway.adapters.scaling_table import ScalingTable
 from headway.backlog import Load, Policy
+from headway.replica_scaling import Reading, ReplicaDecision, ReplicaLoad, ReplicaPolicy
 from headway.scaling import Decision
 from orchestration.scaling import job_instances_sensor
 
@@ -76,3 +77,20 @@ def test_a_change_is_shown_once_with_the_inputs_of_its_decision(tmp_path: Path, 
     (change,) = shown["changes"].records
     assert (change.data["job"], change.data["after"], change.data["lag"]) == ("enricher", 2, 90_000)
     assert again.skip_message == "no number has changed: enricher 2, loader 1"
+
+
+def test_decisions_about_replicas_are_in_the_same_table_and_hide_no_job(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    file = tmp_path / "decisions.sqlite"
+    made = ScalingTable(file)
+    made.record([decision("enricher", before=1, after=2)], POLICY, at_us=1_000_000)
+    readings = [[Reading(busy=0.9, in_flight=1.0)]]
+    for second in range(2, 100):
+        load = ReplicaLoad(job="delay.v1", instances=1, running=1, readings=readings, calm_s=float(second))
+        often = ReplicaDecision(load=load, instances=2, reason="because")
+        made.record([often], ReplicaPolicy(least=1, most=2), at_us=second * 1_000_000)
+
+    (observed,) = tick(instance, file).asset_events
+
+    assert [name for name in observed.metadata if name.startswith("instances of")] == ["instances of enricher"]
