@@ -5,8 +5,8 @@ What bites: a row is found in the store by all its keys together, so no two rows
 """
 
 import http.client
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,7 @@ from headway.settings import LOOPBACK
 from headway.topics import predictions_topic, topic_table
 from orchestration.asking import Asking
 from orchestration.scoring_rows import Row, keys_of
+from serving.inference_inputs import request_fields
 from serving.predict import PredictionApi
 from serving.replica import ReplicaServer
 from serving.scoring import Parts
@@ -35,11 +36,23 @@ class Told(NamedTuple):
 
 # Asks a replica one row.
 Ask = Callable[[ReplicaServer, Product, Row], Told | Unanswered]
+# Where typed contents of a tensor go, by its datatype.
+_CONTENTS: Mapping[str, Callable[[Any], Any]] = {  # Any: protobuf's own
+    "BYTES": lambda contents: contents.bytes_contents,
+    "INT64": lambda contents: contents.int64_contents,
+    "FP64": lambda contents: contents.fp64_contents,
+    "BOOL": lambda contents: contents.bool_contents,
+}
 
 
 def by_rest(asking: Asking) -> list[PathAnswer]:
     """Ask over HTTP, one request after the other."""
-    return _asked(asking, _over_http)
+    return ask_replica(asking, over_http, log=log_of(asking.product))
+
+
+def by_grpc(asking: Asking) -> list[PathAnswer]:
+    """Ask over gRPC by the Open Inference Protocol, one row a question."""
+    return ask_replica(asking, over_grpc, log=log_of(asking.product))
 
 
 class RowStore:
@@ -71,18 +84,24 @@ class RowStore:
         return StoredRow(row.views[name], row.as_of_us, 1)
 
 
-def _asked(asking: Asking, ask: Ask) -> list[PathAnswer]:
+def log_of(product: Product) -> MemoryBroker:
+    """Return an empty log with a product's topics."""
+    broker = MemoryBroker()
+    broker.create(topic_table(views=[], products=[product.name], replication_factor=1, min_insync_replicas=1))
+    return broker
+
+
+def ask_replica(asking: Asking, ask: Ask, *, log: MemoryBroker) -> list[PathAnswer]:
+    """Ask a replica that writes to a log every row; what it wrote is compared with what it told."""
     predictor, recorder = asking.open()
     topic = predictions_topic(asking.product.name)
-    broker = MemoryBroker()
-    broker.create(topic_table(views=[], products=[asking.product.name], replication_factor=1, min_insync_replicas=1))
     parts = Parts(
         product=asking.product,
         version=asking.version,
         predictor=predictor,
         reference=asking.reference,
         reader=RowStore(asking),
-        publisher=MemoryPublisher(broker),
+        publisher=MemoryPublisher(log),
         clock=FrozenClock(from_us(max(row.as_of_us for row in asking.rows))),
     )
     server = ReplicaServer(PredictionApi(parts).served(), host=LOOPBACK, port=0)
@@ -92,7 +111,7 @@ def _asked(asking: Asking, ask: Ask) -> list[PathAnswer]:
         told = [ask(server, asking.product, row) for row in asking.rows]
     finally:
         server.leave(drain_s=0, timeout_s=5)
-    logged = {p.receipt: p for m in MemoryReader(broker).read(topic) if (p := decode_prediction(m.value or b""))}
+    logged = {p.receipt: p for m in MemoryReader(log).read(topic) if (p := decode_prediction(m.value or b""))}
     vectors = iter(recorder.vectors)
     return [
         each
@@ -102,7 +121,8 @@ def _asked(asking: Asking, ask: Ask) -> list[PathAnswer]:
     ]
 
 
-def _over_http(server: ReplicaServer, product: Product, row: Row) -> Told | Unanswered:
+def over_http(server: ReplicaServer, product: Product, row: Row) -> Told | Unanswered:
+    """Ask as a client of the JSON API does."""
     link = http.client.HTTPConnection(server.host, server.port, timeout=5)
     try:
         body, kind = msgspec.json.encode(row.request), {"content-type": "application/json"}
@@ -114,3 +134,36 @@ def _over_http(server: ReplicaServer, product: Product, row: Row) -> Told | Unan
     if answer.status != http.client.OK:
         return Unanswered(f"{answer.status}: {document.get('detail')}")
     return Told(document["probability"], document["receipt"])
+
+
+def over_grpc(server: ReplicaServer, product: Product, row: Row) -> Told | Unanswered:
+    """Ask as a client of the Open Inference Protocol does."""
+    import grpc  # gRPC and protobuf are no part of the other paths
+
+    from serving.grpc_server import INFERENCE_SERVICE
+    from serving.proto import inference_pb2 as pb
+
+    document = msgspec.to_builtins(row.request)
+    question = pb.ModelInferRequest(model_name=product.name)
+    for field in request_fields(product):
+        value = document[field.name]
+        # An empty text is a null; other nulls have no tensor, and the field's default is one.
+        if value is not None or field.datatype == "BYTES":
+            given = question.inputs.add(name=field.name, datatype=field.datatype, shape=[1])
+            _CONTENTS[field.datatype](given.contents).append(_encoded(value))
+    with grpc.insecure_channel(f"{server.host}:{server.grpc_port}") as channel:
+        call = channel.unary_unary(
+            f"/{INFERENCE_SERVICE}/ModelInfer",
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelInferResponse.FromString,
+        )
+        try:
+            answer = call(question, timeout=5)
+        except grpc.RpcError as error:
+            return Unanswered(f"{error.code()}: {error.details()}")
+    outputs = {output.name: output.contents for output in answer.outputs}
+    return Told(outputs["probability"].fp64_contents[0], outputs["receipt"].bytes_contents[0].decode())
+
+
+def _encoded(value: Any) -> Any:  # Any: a plain value of JSON
+    return (value or "").encode() if value is None or isinstance(value, str) else value
