@@ -80,14 +80,20 @@ class LightGbmScorer:
         """Load the model text.
 
         Raises:
-            ContractViolation: the text is no LightGBM model.
+            ContractViolation: the text is no LightGBM model, or one that gives a row several scores.
             PermanentFailure: the library is not installed.
         """
         self._library = _library()
-        handle, trees = ctypes.c_void_p(), ctypes.c_int()
+        handle, trees, scores = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int()
         self._call("LGBM_BoosterLoadModelFromString", model, ctypes.byref(trees), ctypes.byref(handle))
         self._handle = handle
         weakref.finalize(self, self._library.LGBM_BoosterFree, handle)
+        # The library would write them all where there is room for one.
+        self._call("LGBM_BoosterGetNumClasses", handle, ctypes.byref(scores))
+        if scores.value != 1:
+            raise ContractViolation(
+                f"LightGBM: got a model with {scores.value} scores for a row, wanted one: train one model for each class"
+            )
         features = ctypes.c_int()
         self._call("LGBM_BoosterGetNumFeature", handle, ctypes.byref(features))
         self.feature_count = features.value
