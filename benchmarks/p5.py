@@ -32,9 +32,9 @@ from headway.errors import ContractViolation
 from headway.features.services import feature_service
 from headway.garbage import spare_long_lived
 from headway.local.valkey import valkey_command, valkey_ready
+from headway.online_features import OnlineFeatures, ViewsRead
 from headway.settings import LOOPBACK
 from products.catalogue import find_product
-from serving.online_features import OnlineFeatures, ViewsRead
 
 PROJECT = "headway"
 PRODUCT = find_product("flight_delay")

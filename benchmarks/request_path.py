@@ -29,13 +29,13 @@ from headway.commands import Say
 from headway.errors import ContractViolation
 from headway.evaluation import Floats
 from headway.local.valkey import valkey_command, valkey_ready
+from headway.online_features import GivenViews, OnlineFeatures
 from headway.release import PinnedVersion, Placed, ProductState
 from headway.settings import LOOPBACK, Settings
 from headway.topics import topic_table
 from headway.vector import Assembler
 from serving.balancer import load_balancer_table
 from serving.inference_inputs import Inputs
-from serving.online_features import GivenViews, OnlineFeatures
 from serving.replica import read_records
 
 PROJECT = "headway"

@@ -18,10 +18,10 @@ from headway.features.online import FeatureReader, StoredRow
 from headway.features.readiness import ViewState, unready
 from headway.features.services import FeatureService
 from headway.problem import Problem
+from headway.service_reads import AsOfInThePast, ServiceRead, ServiceReader
 from headway.settings import Settings
 from serving.collector_limits import Refused
 from serving.feature_metrics import FeatureMetrics, Protocol
-from serving.service_reads import AsOfInThePast, ServiceRead, ServiceReader
 
 Status = Literal["present", "missing", "stale"]
 RETRY = (b"retry-after", b"1")

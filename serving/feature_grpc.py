@@ -14,11 +14,11 @@ from headway.errors import InputRejected
 from headway.features.columns import Value as FeatureValue
 from headway.features.online import StoredRow
 from headway.features.services import FeatureService, ServedFeatures
+from headway.service_reads import ServiceRead
 from serving.collector_limits import Refused
 from serving.feature_answers import FeatureAnswers, Question, Status, status_of
 from serving.grpc_server import FEATURE_SERVICE, GrpcServer, read_message
 from serving.proto import features_pb2 as pb
-from serving.service_reads import ServiceRead
 
 _CONTRACT = "proto/features.proto"
 _STATUSES: Mapping[Status, pb.Status] = {"present": pb.PRESENT, "missing": pb.MISSING, "stale": pb.STALE}

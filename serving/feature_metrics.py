@@ -13,8 +13,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from headway.clock import SECOND_US, monotonic_s
 from headway.features.services import FeatureService
+from headway.service_reads import ServiceRead
 from serving.asgi import Answer
-from serving.service_reads import ServiceRead
 
 Protocol = Literal["http", "grpc"]
 # One row takes a millisecond; the wait for a watermark ends at 200 ms, a store that is away at 250 ms.

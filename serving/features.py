@@ -18,6 +18,7 @@ from headway.features.columns import Value
 from headway.features.online import StoredRow
 from headway.features.services import FeatureService, ServedFeatures
 from headway.problem import Problem
+from headway.service_reads import ServiceRead
 from serving.asgi import (
     Answer,
     Receive,
@@ -32,7 +33,6 @@ from serving.asgi import (
 from serving.collector_limits import Refused
 from serving.feature_answers import RETRY, FeatureAnswers, Question, Status, status_of, too_large
 from serving.feature_openapi import features_openapi, services_document
-from serving.service_reads import ServiceRead
 
 PATH = "/v1/features"
 _JSON = b"application/json"

@@ -14,9 +14,9 @@ from msgspec import inspect
 
 from headway.errors import ContractViolation, InputRejected
 from headway.features.services import feature_service
+from headway.online_features import GivenViews
 from headway.product import Product
 from headway.vector import Number
-from serving.online_features import GivenViews
 
 Datatype = Literal["BYTES", "INT64", "FP64", "BOOL"]
 Value = str | bytes | int | float | bool | None

@@ -9,10 +9,10 @@ import msgspec
 
 from headway.clock import format_us
 from headway.errors import InputRejected
+from headway.online_features import ViewsRead
 from headway.predictions import ModelId
 from headway.problem import Problem
 from headway.product import Product
-from serving.online_features import ViewsRead
 from serving.scoring import Scored
 
 

@@ -18,16 +18,16 @@ from headway.contracts import Reference
 from headway.errors import HeadwayError, InputRejected, TransientFailure
 from headway.features.online import FeatureReader
 from headway.manifest import sha256
+from headway.online_features import GivenViews, OnlineFeatures, ViewsRead
 from headway.ports import Publisher
 from headway.prediction_cache import PredictionCache
 from headway.predictions import ModelId, Prediction, Source, prediction_record
 from headway.predictor import Predictor
 from headway.problem import Problem
 from headway.product import Product
+from headway.service_reads import AsOfInThePast
 from headway.vector import RequestValues, ViewValues
-from serving.online_features import GivenViews, OnlineFeatures, ViewsRead
 from serving.prediction_metrics import PredictionMetrics
-from serving.service_reads import AsOfInThePast
 
 FLUSH_TIMEOUT_S = 5.0
 _LOG = structlog.get_logger()

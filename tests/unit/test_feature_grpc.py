@@ -12,11 +12,11 @@ from headway.clock import HOUR_US, format_us
 from headway.errors import InputRejected
 from headway.features.online import StoredRow
 from headway.features.readiness import ViewState
+from headway.service_reads import ServiceRead
 from serving.feature_grpc import _instant_us, grpc_answer
 from serving.features import features_answer
 from serving.grpc_server import CODES
 from serving.proto import features_pb2 as pb
-from serving.service_reads import ServiceRead
 from tests.feature_world import AS_OF_US, REFUSED, SERVICE
 
 _VALUE = st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)

@@ -1,6 +1,6 @@
 """The views of one prediction: what a service's read gives one request, and declared defaults when the store is away.
 
-What is read and how it is judged is `serving.service_reads`, which the feature API shares; here it becomes what goes
+What is read and how it is judged is `headway.service_reads`, which the feature API shares; here it becomes what goes
 into the vector and the log.
 """
 
@@ -15,8 +15,8 @@ from headway.features.online import FeatureReader, StoredRow
 from headway.features.services import feature_service
 from headway.predictions import ServedView
 from headway.product import Product
+from headway.service_reads import AsOfInThePast, ServiceRead, ServiceReader
 from headway.vector import Number
-from serving.service_reads import AsOfInThePast, ServiceRead, ServiceReader
 
 # The values of every view of a product, in the order of its service, as a client gives them with a request.
 GivenViews = Sequence[tuple[Number, ...]]
