@@ -99,6 +99,27 @@ class OnlineFeatures:
             for place, (row, stored) in enumerate(zip(rows, read.rows, strict=True))
         ]
 
+    async def due(
+        self, requests: Sequence[msgspec.Struct], due_us: Sequence[int], *, wait_s: float, late_us: int
+    ) -> list[ViewsRead]:
+        """Return the views of questions that have fallen due, as `ServiceReader.due` reads them.
+
+        What the store no longer has for an instant is unavailable, as if the store were away: never a younger value.
+
+        Raises:
+            TransientFailure, PermanentFailure: the store does not answer; `unavailable` is what is left then.
+        """
+        rows = [self._row(request) for request in requests]
+        reads = await self._reader.due(rows, due_us, wait_s=wait_s, late_us=late_us)
+        return [
+            self._unavailable(row, instant_us) if read is None else self._views(row, read)
+            for row, instant_us, read in zip(rows, due_us, reads, strict=True)
+        ]
+
+    def unavailable(self, request: msgspec.Struct, as_of_us: int) -> ViewsRead:
+        """Return the views as they are without a store: declared defaults, and a flag that says so (S10)."""
+        return self._unavailable(self._row(request), as_of_us)
+
     def _row(self, request: msgspec.Struct) -> dict[str, str | None]:
         named = ((key, getattr(request, key)) for key in self._service.keys)
         return {key: None if value is None else str(value) for key, value in named}

@@ -106,7 +106,9 @@ class Product:
         examples: pure; the events of a period to one row per thing asked about: the request's fields and
             ``subject``, ``window_us`` (the instant that puts it into a window), ``due_us`` (when its outcome is due),
             ``outcome`` (a word; counted), ``label`` (Boolean, null = no label) and ``label_known_at_us``.
-        asked_at_us: pure; the instant at which training, batch and replay ask a request (S7).
+        asked_at_us: pure; the instant at which training, batch, replay and the stream ask a request (S7).
+        asked_by: the event type that asks from the stream: its body has the request's fields, each by its own name.
+            None = the stream asks nothing.
         slices: categories no value of which may regress in the gate.
         drift_slice: the category whose values should not drift apart.
         golden_requests: how many requests a model version carries as proof of itself (S21).
@@ -133,6 +135,7 @@ class Product:
     drift_slice: str
     golden_requests: int
     in_bulk: InBulk | None = None
+    asked_by: str | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
@@ -151,11 +154,27 @@ class Product:
                 raise ContractViolation(f"{self._where}: {what} {unknown} is no category (found: {self.categories})")
         if self.golden_requests < 1:
             raise ContractViolation(f"{self._where}: wanted golden requests; a replica proves itself with them (S21)")
+        self._check_asked_by()
         named = [use.view for use in self.views]
         if len(set(named)) != len(named):
             raise ContractViolation(f"{self._where}: view named twice in {named}")
         for use in self.views:
             self._check(use)
+
+    def _check_asked_by(self) -> None:
+        if self.asked_by is None:
+            return
+        bodies = {contract.event_type: contract.body for contract in self.domain.contracts}
+        if self.asked_by not in bodies:
+            raise ContractViolation(
+                f"{self._where}: asked_by {self.asked_by!r} is no event type of {self.domain.name} (found: {list(bodies)})"
+            )
+        found = bodies[self.asked_by].__struct_fields__
+        lacking = [name for name in self.request.__struct_fields__ if name != "as_of" and name not in found]
+        if lacking:
+            raise ContractViolation(
+                f"{self._where}: {self.asked_by} lacks {lacking}, fields of the request (found: {found})"
+            )
 
     def _check(self, use: ViewUse) -> None:
         view = self.domain.view(use.view)
@@ -184,6 +203,18 @@ class Product:
     def view_digests(self) -> dict[str, str]:
         """The views' hashes a model version pins (S20)."""
         return {name: view.digest for name, view in self.feature_views.items()}
+
+    @cached_property
+    def asking(self) -> type[msgspec.Struct]:
+        """The request as it stands in an event's body: an instance is a request, and what else is in the body is left."""
+        return msgspec.defstruct(
+            f"{self.request.__name__}Asked",
+            [],
+            bases=(self.request,),
+            frozen=True,
+            kw_only=True,
+            forbid_unknown_fields=False,
+        )
 
     def columns(self, categories: Mapping[str, tuple[str, ...]]) -> tuple[Column, ...]:
         """Return the vector's columns, given the values each category had in training."""

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from headway.manifest import Manifest
+from headway.errors import ContractViolation
+from headway.manifest import Manifest, decode_manifest, sha256
 
 CANDIDATE, CHAMPION, LIVE = "candidate", "champion", "live"
 
@@ -26,7 +27,25 @@ class ModelVersion:
     tags: Mapping[str, str]
 
 
-class ModelRegistry(Protocol):
+class ModelSource(Protocol):
+    """What whoever answers asks of a model registry: which version an alias names, and its files."""
+
+    def load(self, product: str, version: int) -> tuple[bytes, Manifest]:
+        """Return model and manifest, verified against the hashes kept at registration.
+
+        Raises:
+            PermanentFailure: there is no such version.
+            ContractViolation: what is stored is not what was registered; says what differs.
+            TransientFailure: the registry did not answer.
+        """
+        ...
+
+    def alias(self, product: str, alias: str) -> ModelVersion | None:
+        """Return the version an alias names, or None when nobody has set it."""
+        ...
+
+
+class ModelRegistry(ModelSource, Protocol):
     """What Headway asks of a model registry."""
 
     def register(
@@ -55,22 +74,8 @@ class ModelRegistry(Protocol):
         """
         ...
 
-    def load(self, product: str, version: int) -> tuple[bytes, Manifest]:
-        """Return model and manifest, verified against the hashes kept at registration.
-
-        Raises:
-            PermanentFailure: there is no such version.
-            ContractViolation: what is stored is not what was registered; says what differs.
-            TransientFailure: the registry did not answer.
-        """
-        ...
-
     def versions(self, product: str) -> list[ModelVersion]:
         """Return all versions, oldest first; empty for an unknown product."""
-        ...
-
-    def alias(self, product: str, alias: str) -> ModelVersion | None:
-        """Return the version an alias names, or None when nobody has set it."""
         ...
 
     def set_alias(self, product: str, alias: str, version: int) -> None:
@@ -92,3 +97,19 @@ class ModelRegistry(Protocol):
             PermanentFailure: there is no such version.
         """
         ...
+
+
+def verified(model: bytes, raw: bytes, kept: ModelVersion) -> tuple[bytes, Manifest]:
+    """Return a version's files as they were stored, when they are those that were registered.
+
+    Raises:
+        ContractViolation: they are not; says what differs.
+    """
+    if sha256(raw) != kept.digest:
+        raise ContractViolation(
+            f"{kept.product} {kept.version}: the stored manifest has hash {sha256(raw)}, registered was {kept.digest}; "
+            "the artifact store was changed, register the model again from its training run"
+        )
+    manifest = decode_manifest(raw)
+    manifest.verify(model)
+    return model, manifest

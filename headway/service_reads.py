@@ -1,6 +1,6 @@
 """The features of a service for some rows, read in one round trip and judged against an as-of (SEMANTICS S7, S10).
 
-The predictor and the feature API both read through this. Exact means: every view's watermark has reached the as-of, and
+The predictor, the feature API and the stream scorer all read through this. Exact means: every view's watermark has reached the as-of, and
 no row read is younger than it. Refuses a row from after the as-of, whatever it costs the client: a leaked value looks
 like a good model. What bites: the store holds only the newest row of an entity, so a past as-of can be answered only
 until the next event comes.
@@ -85,17 +85,41 @@ class ServiceReader:
 
     async def each_at(self, rows: Sequence[Keys], as_of_us: int) -> ServiceRead:
         """Return the same as ``at``, but a row that is younger is told in ``leaks`` and the others are answered."""
+        found = await self._reached(rows, as_of_us, wait_s=WAIT_S)
+        return self._judged(rows, found, as_of_us, self._no_lag_us)
+
+    async def due(
+        self, rows: Sequence[Keys], due_us: Sequence[int], *, wait_s: float, late_us: int
+    ) -> list[ServiceRead | None]:
+        """Return what the store holds for questions that have fallen due, each as of its own instant, in one round trip.
+
+        Waits for watermarks as `at` does, but ``wait_s``. What is younger than a question moves its as-of, by
+        ``late_us`` at most; beyond that None: the store has nothing left of what was known then.
+
+        Raises:
+            TransientFailure: the store does not answer.
+        """
+        found = await self._reached(rows, max(due_us), wait_s=wait_s)
+        reads: list[ServiceRead | None] = []
+        for row, stored, instant_us in zip(rows, found.rows, due_us, strict=True):
+            as_of_us = max(instant_us, _youngest_us([stored]))
+            alone = OnlineRows(found.states, [stored])
+            late = as_of_us > instant_us + late_us
+            reads.append(None if late else self._judged([row], alone, as_of_us, self._no_lag_us))
+        return reads
+
+    async def _reached(self, rows: Sequence[Keys], as_of_us: int, *, wait_s: float) -> OnlineRows:
+        """The rows once the watermarks of views with an entity have reached the instant, or when time is up."""
         found = await self._read(rows)
         asked = [place for place, stored in enumerate(zip(*found.rows, strict=True)) if any(stored)]
         if _behind(found.states, asked, as_of_us):
-            deadline_s = monotonic_s() + WAIT_S
+            deadline_s = monotonic_s() + wait_s
             while monotonic_s() < deadline_s:
                 await asyncio.sleep(_POLL_S)
                 # Watermarks alone: rows may be many, and are read once it is worth it.
                 if not _behind((await self._read(())).states, asked, as_of_us):
-                    found = await self._read(rows)
-                    break
-        return self._judged(rows, found, as_of_us, self._no_lag_us)
+                    return await self._read(rows)
+        return found
 
     def _judged(
         self, rows: Sequence[Keys], found: OnlineRows, as_of_us: int, limits_us: tuple[int, ...]

@@ -88,6 +88,11 @@ def scores_topic(product: str) -> str:
     return f"scores.{product}"
 
 
+def scores_state_topic(product: str) -> str:
+    """Compacted state of a product's stream scores: questions that wait, and which version scores which offsets."""
+    return f"{STATE_PREFIX}scores.{product}"
+
+
 def topic_table(
     *, views: Iterable[str], products: Iterable[str], replication_factor: int, min_insync_replicas: int
 ) -> tuple[Topic, ...]:
@@ -115,7 +120,7 @@ def topic_table(
         topic(COLLECTOR_PROBE, _kept_for(_HOUR_MS)),
         topic(FEATURES_INPUT, _kept_for(_REPARTITION_RETENTION_MS)),
         # State sits in the same partition number as the input it was made from, so an instance restores
-        # exactly what it owns: events.raw for dedupe, features.input for views.
+        # exactly what it owns: events.raw for dedupe, features.input for views, events.enriched for scores.
         topic(STATE_DEDUPE, _compacted()),
         # One record per letter somebody dealt with, and per cause ever seen: small, and kept for good.
         topic(LETTERS_FATE, _compacted()),
@@ -125,6 +130,7 @@ def topic_table(
         table += [topic(features_topic(view), events), topic(state_topic(view), _compacted())]
     for product in sorted(set(products)):
         table += [topic(predictions_topic(product), events), topic(scores_topic(product), events)]
+        table.append(topic(scores_state_topic(product), _compacted()))
     return tuple(sorted(table, key=lambda each: each.name))
 
 

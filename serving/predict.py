@@ -15,8 +15,8 @@ from headway.clock import SystemClock, monotonic_s
 from headway.commit import code_commit
 from headway.contracts import Reference
 from headway.errors import HeadwayError
-from headway.manifest import MANIFEST_FILE, MODEL_FILE, decode_manifest
-from headway.predictor import Predictor, open_predictor
+from headway.model_files import proven_predictor
+from headway.predictor import Predictor
 from headway.problem import Problem
 from headway.product import Product
 from headway.settings import LOOPBACK
@@ -240,11 +240,7 @@ def load_predictor(product: Product, reference: Reference, folder: Path) -> Pred
     """
     from headway.adapters.lightgbm import LightGbm
 
-    manifest = decode_manifest((folder / MANIFEST_FILE).read_bytes())
-    manifest.verify_definitions(
-        product=product.name, view_digests=product.view_digests, reference_version=reference.version
-    )
-    return open_predictor((folder / MODEL_FILE).read_bytes(), manifest, load=LightGbm().load)
+    return proven_predictor(product, reference, folder, load=LightGbm().load)
 
 
 def _wrong_method(method: str, path: str, *, allowed: str) -> Answer:

@@ -15,7 +15,8 @@ from headway.adapters.scaling_table import scaling_file
 from headway.contracts import Reference
 from headway.errors import ContractViolation, PermanentFailure, TransientFailure
 from headway.features.readiness import ViewState, unready
-from headway.manifest import MANIFEST_FILE, MODEL_FILE, decode_manifest, encode_manifest
+from headway.manifest import MANIFEST_FILE, decode_manifest
+from headway.model_files import MODELS_FOLDER, fetch_model
 from headway.product import Product
 from headway.registry import LIVE, ModelRegistry
 from headway.release import PinnedVersion
@@ -125,12 +126,8 @@ class ReleaseSteps:
         forget_application(replica_registry(self.settings), application)
 
     def _fetched(self, product: str, model: PinnedVersion) -> Path:
-        folder = self.settings.state / "models" / product / str(model.version)
-        if not self._holds(folder, model):
-            text, manifest = self.registry.load(product, model.version)
-            folder.mkdir(parents=True, exist_ok=True)
-            _replace(folder / MODEL_FILE, text)
-            _replace(folder / MANIFEST_FILE, encode_manifest(manifest))
+        models = self.settings.state / MODELS_FOLDER
+        folder = fetch_model(self.registry, models, product=product, version=model.version, digest=model.digest)
         self._check_definitions(product, folder)
         found = load_predictor(self.products[product], self.references[product], folder).digest
         if found != model.digest:
@@ -138,15 +135,6 @@ class ReleaseSteps:
                 f"{product} version {model.version}: digest {found}, the registry says {model.digest}"
             )
         return folder
-
-    def _holds(self, folder: Path, model: PinnedVersion) -> bool:
-        """Whether an earlier fetch left exactly this version."""
-        try:
-            manifest = decode_manifest((folder / MANIFEST_FILE).read_bytes())
-            manifest.verify((folder / MODEL_FILE).read_bytes())
-        except (OSError, ContractViolation):
-            return False
-        return manifest.digest == model.digest
 
     def _check_definitions(self, product: str, folder: Path) -> None:
         manifest = decode_manifest((folder / MANIFEST_FILE).read_bytes())
@@ -158,9 +146,3 @@ class ReleaseSteps:
             )
         except ContractViolation as error:
             raise DefinitionsDiffer(str(error)) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_suffix(path.suffix + ".new")
-    draft.write_bytes(content)
-    draft.replace(path)

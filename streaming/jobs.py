@@ -5,6 +5,7 @@ Building happens in the job's own process; nothing here connects at import.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from headway.clock import SystemClock
 from headway.contracts import Domain
@@ -21,6 +22,7 @@ from headway.topics import (
     PARTITIONS,
     features_topic,
     predictions_topic,
+    scores_topic,
 )
 from streaming.runtime import HandlerWorker, Restore, SinkWorker, Worker
 
@@ -42,6 +44,8 @@ class Context(Scope):
     feast_project: str
     lake_root: str
     search_url: str
+    models_folder: Path
+    mlflow_url: str = ""
     kafka_bootstrap: str = ""
     enrichment_url: str = ""
     alertmanager_url: str = ""
@@ -130,16 +134,29 @@ def _search(context: Context) -> Worker:
     return SinkWorker(SearchSink(ElasticsearchIndex(context.search_url), context.domain))
 
 
+def _score(context: Context) -> Worker:
+    from headway.adapters.mlflow_reader import MlflowReader
+    from products.catalogue import find_product
+    from streaming.handlers.together import Together
+    from streaming.scorers import build_scorer
+
+    registry, products = MlflowReader(context.mlflow_url), map(find_product, context.products)
+    return HandlerWorker(
+        Together([build_scorer(product, registry, context) for product in products if product.asked_by is not None])
+    )
+
+
 def _changelogs(scope: Scope) -> list[str]:
     return [features_topic(view.qualified) for view in scope.domain.views]
 
 
 def _lake_topics(scope: Scope) -> list[str]:
-    logged = [predictions_topic(product) for product in scope.products]
+    logged = [topic(product) for product in scope.products for topic in (predictions_topic, scores_topic)]
     return [EVENTS_ENRICHED, EVENTS_RAW_LETTERS, EVENTS_ENRICHED_LETTERS, *_changelogs(scope), *logged]
 
 
 FAN_OUT, AGGREGATE, LAKE_LOADER = "features-fan-out", "features-aggregate", "lake-loader"
+SCORER = "scorer"
 # Who writes changelog rows where they are read: the online store and the lake.
 CHANGELOG_WRITERS = ("online-writer", LAKE_LOADER)
 JOBS: tuple[Job, ...] = (
@@ -159,6 +176,7 @@ JOBS: tuple[Job, ...] = (
         topics=lambda _: [EVENTS_ENRICHED, EVENTS_RAW_LETTERS, EVENTS_ENRICHED_LETTERS],
         build=_search,
     ),
+    Job(name=SCORER, topics=lambda _: [EVENTS_ENRICHED], build=_score),
 )
 
 

@@ -22,6 +22,7 @@ from headway.announcement import Announcement
 from headway.contracts import Domain
 from headway.garbage import spare_long_lived
 from headway.logs import configure_logging
+from headway.model_files import MODELS_FOLDER
 from headway.ports import TopicPartition
 from headway.settings import LOOPBACK, Settings
 from headway.stopping import stop_event
@@ -50,6 +51,8 @@ def run(name: str, *, domain: Domain, instance: int, health: Health, settings: S
         online_url=f"redis://{settings.online_store}",
         feast_project=settings.feast_project,
         lake_root=settings.lake,
+        models_folder=settings.state / MODELS_FOLDER,
+        mlflow_url=settings.mlflow_url,
         enrichment_url=settings.enrichment_url,
         kafka_bootstrap=settings.kafka_bootstrap,
         alertmanager_url=settings.alertmanager_url,

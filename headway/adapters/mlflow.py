@@ -12,19 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headway.errors import ContractViolation, PermanentFailure, TransientFailure
-from headway.manifest import MANIFEST_FILE, MODEL_FILE, Manifest, decode_manifest, encode_manifest, sha256
-from headway.registry import ModelVersion
+from headway.adapters.mlflow_reader import ABSENT, DIGEST_TAG, FOLDER, MODEL_TAG, version_of
+from headway.errors import PermanentFailure, TransientFailure
+from headway.manifest import MANIFEST_FILE, MODEL_FILE, Manifest, encode_manifest
+from headway.registry import ModelVersion, verified
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
-_FOLDER = "model"
-_DIGEST, _MODEL_HASH = "headway.manifest_sha256", "headway.model_sha256"
 # The artifacts are there before the version is; without this MLflow logs that it waits up to 300 s.
 _NO_WAIT = 0
-# A version that does not exist is RESOURCE_DOES_NOT_EXIST; an alias that does not exist is INVALID_PARAMETER_VALUE.
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 class MlflowRegistry:
@@ -56,9 +53,9 @@ class MlflowRegistry:
             own = None if run else self._client.create_run(self._experiment(name), run_name=manifest.digest[:12])
             run_id = run or own.info.run_id  # type: ignore[union-attr]  # one of the two is set
             self._log(run_id, model, manifest, metrics=metrics, params=params)
-            source = f"{self._client.get_run(run_id).info.artifact_uri}/{_FOLDER}"
+            source = f"{self._client.get_run(run_id).info.artifact_uri}/{FOLDER}"
             self._ensure_model(name)
-            hashes = {_DIGEST: manifest.digest, _MODEL_HASH: manifest.model_sha256}
+            hashes = {DIGEST_TAG: manifest.digest, MODEL_TAG: manifest.model_sha256}
             made = self._client.create_model_version(
                 name, source, run_id=run_id, tags={**tags, **hashes}, await_creation_for=_NO_WAIT
             )
@@ -72,17 +69,10 @@ class MlflowRegistry:
         kept = self._get(product, version)
         with self._explained(f"load {product} {version}"), tempfile.TemporaryDirectory() as folder:
             model, raw = (
-                Path(self._client.download_artifacts(kept.run, f"{_FOLDER}/{name}", folder)).read_bytes()
+                Path(self._client.download_artifacts(kept.run, f"{FOLDER}/{name}", folder)).read_bytes()
                 for name in (MODEL_FILE, MANIFEST_FILE)
             )
-        if sha256(raw) != kept.digest:
-            raise ContractViolation(
-                f"{product} {version}: the stored manifest has hash {sha256(raw)}, registered was {kept.digest}; the "
-                "artifact store was changed, register the model again from its training run"
-            )
-        manifest = decode_manifest(raw)
-        manifest.verify(model)
-        return model, manifest
+        return verified(model, raw, kept)
 
     def versions(self, product: str) -> list[ModelVersion]:
         """Return all versions, oldest first."""
@@ -98,7 +88,7 @@ class MlflowRegistry:
             try:
                 return _version(self._client.get_model_version_by_alias(product, alias))
             except MlflowException as error:
-                if error.error_code in _ABSENT:
+                if error.error_code in ABSENT:
                     return None
                 raise
 
@@ -128,7 +118,7 @@ class MlflowRegistry:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / MODEL_FILE).write_bytes(model)
             (Path(folder) / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
-            self._client.log_artifacts(run_id, folder, artifact_path=_FOLDER)
+            self._client.log_artifacts(run_id, folder, artifact_path=FOLDER)
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -163,18 +153,10 @@ class MlflowRegistry:
         try:
             yield
         except MlflowException as error:
-            if error.error_code in _ABSENT:
+            if error.error_code in ABSENT:
                 raise PermanentFailure(f"MLflow at {self._uri}: {what}: {error.message}") from error
             raise TransientFailure(f"MLflow at {self._uri}: {what}: {error.message}") from error
 
 
 def _version(found: "MlflowVersion") -> ModelVersion:
-    tags = dict(found.tags)
-    return ModelVersion(
-        product=found.name,
-        version=int(found.version),
-        digest=tags.pop(_DIGEST, ""),
-        model_sha256=tags.pop(_MODEL_HASH, ""),
-        run=found.run_id or "",
-        tags=tags,
-    )
+    return version_of(found.name, found.version, run=found.run_id or "", tags=dict(found.tags))

@@ -186,8 +186,8 @@ class OnlineWriter:
 class OnlineReader:
     """Reads rows, watermarks and marks on the hot path. Belongs to the event loop it is first used in."""
 
-    def __init__(self, redis_url: str, project: str) -> None:
-        self._redis = MultiplexedRedis(redis_url, timeout_s=READ_TIMEOUT_S)
+    def __init__(self, redis_url: str, project: str, *, timeout_s: float = READ_TIMEOUT_S) -> None:
+        self._redis = MultiplexedRedis(redis_url, timeout_s=timeout_s)
         self._project = project
 
     def over(self, views: Sequence[OnlineView]) -> ReadRows:

@@ -366,10 +366,13 @@ STREAM_JOBS = (
     "lake-loader",
     "letters-watch",
     "search-loader",
+    "scorer",
 )
 # Useless without the node beside them, so they are started with it.
 _SEARCH_JOBS = ("search-loader",)
-_EVENT_JOBS = tuple(name for name in STREAM_JOBS if name not in _SEARCH_JOBS)
+# Asks the registry which version is live.
+_SCORE_JOBS = ("scorer",)
+_EVENT_JOBS = tuple(name for name in STREAM_JOBS if name not in (*_SEARCH_JOBS, *_SCORE_JOBS))
 # They write in bulk, and nobody waits for it: a second of theirs at both cores is a second later online for an event.
 _BULK_JOBS = ("lake-loader", "search-loader")
 _BULK_NICENESS = 5
@@ -394,6 +397,10 @@ def _topics(settings: Settings) -> list[Process]:
 
 def _streams(settings: Settings) -> list[Process]:
     return [_job(settings, name, 0) for name in _EVENT_JOBS]
+
+
+def _scorer(settings: Settings) -> list[Process]:
+    return [_job(settings, name, 0) for name in _SCORE_JOBS]
 
 
 def _search(settings: Settings) -> list[Process]:
@@ -545,6 +552,15 @@ PARTS: tuple[Part, ...] = (
         fetch=lambda: ensure_bundle(OPENSEARCH),
         page="/_cat/indices?v",
         scalable=partial(_scalable, names=_SEARCH_JOBS),
+    ),
+    Part(
+        name="scorer",
+        group="serving",
+        processes=_scorer,
+        ports=(),
+        beside=lambda settings: [settings.ports.job_first + STREAM_JOBS.index(name) for name in _SCORE_JOBS],
+        needs=("topics", "valkey", "mlflow"),
+        scalable=partial(_scalable, names=_SCORE_JOBS),
     ),
     Part(name="scaler", group="events", processes=_scaler, ports=("scaler",), needs=("streams",)),
     Part(name="mlflow", group="training", processes=_mlflow, ports=("mlflow",), page="/"),

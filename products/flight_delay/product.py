@@ -171,4 +171,5 @@ PRODUCT = Product(
         sure=sure,
         request_features=request_features_in_bulk,
     ),
+    asked_by=SCHEDULED,
 )

@@ -29,6 +29,7 @@ from headway.topics import (
     EVENTS_RAW_LETTERS,
     features_topic,
     predictions_topic,
+    scores_topic,
 )
 from streaming.runtime import Flushed
 from streaming.sinks.buffer import Buffer, Limits
@@ -110,7 +111,8 @@ def build_lake_sink(domain: Domain, products: Sequence[str], root: str) -> LakeS
             table=changelog_table(view), decode=partial(streamed_changelog, view)
         )
     for product in products:
-        loads[predictions_topic(product)] = Load(table=predictions_table(product), decode=prediction_rows)
+        answers = Load(table=predictions_table(product), decode=prediction_rows)
+        loads |= dict.fromkeys((predictions_topic(product), scores_topic(product)), answers)
     return LakeSink(Lake(Path(root)), loads)
 
 

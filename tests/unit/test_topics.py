@@ -12,6 +12,7 @@ from headway.topics import (
     TopicDrift,
     find_drift,
     partition_of,
+    scores_state_topic,
     state_topic,
     topic_table,
 )
@@ -37,6 +38,7 @@ def test_the_table_names_every_topic_once_and_in_order() -> None:
         "scores.flight_delay",
         "state.dedupe",
         "state.delay.v1",
+        "state.scores.flight_delay",
     ]
 
 
@@ -44,6 +46,7 @@ def test_state_has_as_many_partitions_as_the_input_it_is_made_from() -> None:
     topics = table()
 
     assert topics[STATE_DEDUPE].partitions == topics[EVENTS_RAW].partitions == topics[EVENTS_ENRICHED].partitions
+    assert topics[scores_state_topic("flight_delay")].partitions == topics[EVENTS_ENRICHED].partitions
     assert topics[state_topic("delay.v1")].partitions == topics[FEATURES_INPUT].partitions
 
 
