@@ -8,35 +8,27 @@ What bites: of several questions about one subject that wait, the newest counts,
 is live nobody answers, and what falls due then is counted and gone, as a request would have been.
 """
 
-from collections import Counter as Counted
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
 import structlog
-from prometheus_client import Counter
 
-from headway.clock import Clock, to_us
+from headway.clock import Clock
 from headway.contracts import Reference
-from headway.errors import ContractViolation, InputRejected
-from headway.letter_causes import failing_path
-from headway.letters import letter_about
-from headway.online_features import ViewsRead
+from headway.errors import ContractViolation
 from headway.ports import Message, Record
-from headway.predictions import ModelId
 from headway.product import Product
-from headway.scores import Place, Plan, Score, ages_s, decode_plan, encode_plan, score_receipt, score_record
+from headway.scores import Plan, decode_plan, encode_plan
 from headway.ticks import is_tick, tick_us_of
-from headway.topics import EVENTS_ENRICHED_LETTERS, scores_state_topic
+from headway.topics import scores_state_topic
 from headway.validation import Rejected
+from streaming.answers import Answers, Due, letter
 from streaming.due_reads import DueReads
 from streaming.live_models import LiveModels
 from streaming.questions import KEY_PREFIX, Question, Questions, asked_message, forget_record, state_record
 from streaming.runtime import Restore
 
-STAGE = "scorer"
 PLAN_KEY = b"plan"
-OUTCOMES = Counter("headway_scores_total", "Questions answered or not, aborted tries included.", ["product", "outcome"])
 _LOG = structlog.get_logger()
 
 
@@ -47,14 +39,6 @@ class _Partition:
     plan: Plan = field(default_factory=Plan)
     waiting: dict[str, Question] = field(default_factory=dict)
     spoiled: list[tuple[Message, Rejected]] = field(default_factory=list)
-
-
-class _Due(msgspec.Struct, frozen=True, gc=False):
-    """A question whose time has come, by the record at ``at_offset``, and who answers."""
-
-    question: Question
-    at_offset: int
-    model: ModelId
 
 
 class ScoreHandler:
@@ -70,12 +54,10 @@ class ScoreHandler:
         restore: Restore,
         clock: Clock,
     ) -> None:
-        self._product, self._reference = product, reference
-        self._models, self._reads = models, reads
-        self._restore, self._clock = restore, clock
+        self._models, self._restore = models, restore
+        self._answers = Answers(product, models=models, reads=reads, reference=reference, clock=clock)
         self._questions = Questions(product)
         self._state_topic = scores_state_topic(product.name)
-        self._encode = msgspec.json.Encoder().encode
         self._partitions: dict[int, _Partition] = {}
 
     def assigned(self, partitions: Sequence[int]) -> None:
@@ -95,7 +77,7 @@ class ScoreHandler:
             DependencyDown: registry or online store does not answer; the batch may be tried again.
         """
         outputs: list[Record] = []
-        due: list[_Due] = []
+        due: list[Due] = []
         by_partition: dict[int, list[Message]] = {}
         for message in batch:
             by_partition.setdefault(message.partition, []).append(message)
@@ -107,12 +89,12 @@ class ScoreHandler:
                 self._take(state, message, due=due, outputs=outputs)
             state.plan = state.plan.reached(messages[-1].offset)
             outputs.append(Record(self._state_topic, PLAN_KEY, encode_plan(state.plan), (), partition))
-        return outputs + self._answers(due)
+        return outputs + self._answers.records(due)
 
     def _given_up(self, state: _Partition) -> list[Record]:
         """Letters of what was kept and is no question to this code, and the end of their waiting."""
         spoiled, state.spoiled = state.spoiled, []
-        letters = [_letter(asked, rejection) for asked, rejection in spoiled]
+        letters = [letter(asked, rejection) for asked, rejection in spoiled]
         return letters + [
             Record(self._state_topic, KEY_PREFIX + (asked.key or b""), None, (), asked.partition)
             for asked, _ in spoiled
@@ -131,15 +113,15 @@ class ScoreHandler:
             from_offset=first.offset,
         )  # fmt: skip
 
-    def _take(self, state: _Partition, message: Message, *, due: list[_Due], outputs: list[Record]) -> None:
+    def _take(self, state: _Partition, message: Message, *, due: list[Due], outputs: list[Record]) -> None:
         if self._questions.asks(message):
             try:
                 question = self._questions.question(message)
                 if not question.is_due:
                     # Found here, where the record that is at fault is in hand, and not at the tick hours later.
-                    self._features(question, question.due_us)
+                    self._answers.features(question, question.due_us)
             except Rejected as rejection:
-                outputs.append(_letter(message, rejection))
+                outputs.append(letter(message, rejection))
                 return
             replaced = state.waiting.pop(question.subject, None)
             if not question.is_due:
@@ -157,69 +139,8 @@ class ScoreHandler:
                 outputs.append(forget_record(self._state_topic, question))
                 self._fall_due(state, question, message.offset, due)
 
-    def _fall_due(self, state: _Partition, question: Question, at_offset: int, due: list[_Due]) -> None:
-        model = state.plan.model_at(at_offset)
-        if model is None:
-            OUTCOMES.labels(self._product.name, "unanswered").inc()
-        else:
-            due.append(_Due(question, at_offset, model))
-
-    def _answers(self, due: Sequence[_Due]) -> list[Record]:
-        """Scores of what fell due, in its order, and letters where a question cannot be answered."""
-        if not due:
-            return []
-        reads = self._reads.read([each.question.request for each in due], [each.question.due_us for each in due])
-        letters: list[Record] = []
-        asked = []
-        for each, read in zip(due, reads, strict=True):
-            try:
-                values = self._features(each.question, read.as_of_us)
-            except Rejected as rejection:
-                letters.append(_letter(each.question.message, rejection))
-            else:
-                asked.append((each, read, (values, {v.view: v.values for v in read.views}, read.as_of_us)))
-        scores: dict[int, float] = {}
-        for model in dict.fromkeys(each.model for each, _, _ in asked):
-            places = [place for place, (each, _, _) in enumerate(asked) if each.model == model]
-            found = self._models.predictor(model).predict_each([asked[place][2] for place in places])
-            scores.update(zip(places, found, strict=True))
-        now_us = to_us(self._clock.now())
-        records = [
-            score_record(self._score(each, read, scores[place], now_us)) for place, (each, read, _) in enumerate(asked)
-        ]
-        self._count([read for _, read, _ in asked], letters=len(letters))
-        return [*records, *letters]
-
-    def _score(self, due: _Due, read: ViewsRead, probability: float, now_us: int) -> Score:
-        question, product = due.question, self._product.name
-        message = question.message
-        place = Place(message.topic, message.partition, message.offset)
-        return Score(
-            receipt=score_receipt(product, place, question.event_id),
-            product=product,
-            as_of_us=read.as_of_us,
-            requested_at_us=now_us,
-            model=due.model,
-            reference_version=self._reference.version,
-            request=msgspec.Raw(self._encode(question.request)),
-            views=read.views,
-            probability=probability,
-            degraded=read.degraded,
-            stale=read.stale,
-            source="stream",
-            planted=question.planted,
-            subject=question.subject,
-            input=place,
-            at_offset=due.at_offset,
-            ages_s=ages_s(read.views, read.as_of_us),
-        )
-
-    def _features(self, question: Question, as_of_us: int) -> dict[str, float | str | None]:
-        try:
-            return self._product.compute_request_features(question.request, self._reference, as_of_us)
-        except InputRejected as refusal:
-            path = failing_path(str(refusal), inside="$.data") or "$.data"
-            raise Rejected("enrichment-refused", str(refusal), path=path, contract=self._product.asked_by) from refusal
+    def _fall_due(self, state: _Partition, question: Question, at_offset: int, due: list[Due]) -> None:
+        due.append(Due(question, at_offset, state.plan.model_at(at_offset)))
 
     def _restored(self, kept: Iterable[Message]) -> _Partition:
         state = _Partition()
@@ -238,23 +159,3 @@ class ScoreHandler:
                 place = f"{message.topic}[{message.partition}]@{message.offset}"
                 raise ContractViolation(f"{place}: key {message.key!r}; only Headway writes state.scores.*")
         return state
-
-    def _count(self, reads: Sequence[ViewsRead], *, letters: int) -> None:
-        found = Counted("degraded" if read.degraded else "stale" if read.stale else "ok" for read in reads)
-        for outcome, number in (*found.items(), ("letter", letters)):
-            OUTCOMES.labels(self._product.name, outcome).inc(number)
-
-
-def _letter(message: Message, rejection: Rejected) -> Record:
-    _LOG.info(
-        "letter", reason=rejection.reason, detail=str(rejection), partition=message.partition, offset=message.offset
-    )
-    letter = letter_about(
-        message,
-        reason=rejection.reason,
-        detail=str(rejection),
-        stage=STAGE,
-        path=rejection.path,
-        contract=rejection.contract,
-    )
-    return letter.to_record(EVENTS_ENRICHED_LETTERS)
