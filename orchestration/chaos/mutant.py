@@ -119,6 +119,18 @@ MUTANTS: Mapping[str, Mutant] = {
         argument="online-writer",
         plant=planted_features.leave_rows_out,
     ),
+    "scores-in-two-steps": Mutant(
+        bug="the scorer commits its offsets in one transaction and its scores in another",
+        module="streaming.main",
+        argument="scorer",
+        plant=planted.offsets_before_outputs,
+    ),
+    "plan-forgotten": Mutant(
+        bug="the scorer takes partitions over without the plan of versions",
+        module="streaming.main",
+        argument="scorer",
+        plant=planted.forget_plan,
+    ),
     "letters-cut": Mutant(
         bug="the Enricher's letters keep only the beginning of the original",
         module="streaming.main",

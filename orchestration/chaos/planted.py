@@ -186,6 +186,21 @@ def forget_state() -> None:
     AggregateHandler.assigned = begin_anew  # type: ignore[method-assign]
 
 
+def forget_plan() -> None:
+    """The scorer answers with whatever is live when it comes, and remembers nothing of who answered before."""
+    from headway.scores import Plan
+    from streaming.handlers.score import ScoreHandler
+
+    restored = ScoreHandler._restored  # noqa: SLF001 - patched, like the rest here
+
+    def without_plan(self: Any, kept: Any) -> Any:
+        state = restored(self, kept)
+        state.plan = Plan()
+        return state
+
+    ScoreHandler._restored = without_plan  # type: ignore[method-assign]  # noqa: SLF001
+
+
 def replay_forgets() -> None:
     """A replay puts events back, and never notes it."""
     from headway.adapters.kafka_exclusive import KafkaExclusiveWriter

@@ -83,6 +83,12 @@ TESTS = (
         ("rows-left-out",),
     ),
     Entry(
+        "R13-STREAM",
+        "orchestration.chaos.r13_stream:run",
+        "1, 2 and 4 stream scorers, killed in between, answer each question once by the recorded version; a fifth idles",
+        ("scores-in-two-steps", "plan-forgotten"),
+    ),
+    Entry(
         "LETTERS",
         "orchestration.chaos.letters:run",
         "letters replayed three times, once killed in the middle, put each event into every sink once",

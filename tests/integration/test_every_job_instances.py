@@ -159,7 +159,7 @@ def drive(jobs: Sequence[Job], *, mutant: str | None, parts: Sequence[str]) -> t
 
 
 def test_every_job_shares_idles_and_takes_over_under_load_and_nothing_is_lost_doubled_or_computed_wrong() -> None:
-    verdict, features = drive(SHARED, mutant=None, parts=(*EVENT_PLANE, "search"))
+    verdict, features = drive(SHARED, mutant=None, parts=(*EVENT_PLANE, "search", "scorer"))
 
     assert verdict.held, verdict.facts()
     assert verdict.acked > 10_000
