@@ -48,17 +48,18 @@ class Job:
     env: dict[str, str]
     folder: Path
     numbers: Iterator[int]
+    source: str
 
     def measure(self, seconds: float) -> Sample:
         """Read the topic from its start for so long."""
-        said = self.run(SOURCE, window_s=seconds)
+        said = self.run(self.source, window_s=seconds)
         rate = said["events"] / said["cpu_s"]
         facts = {"events_per_s": said["events"] / said["seconds"], "peak_mib": said["peak_mib"]}
         return Sample(value=rate, facts=facts)
 
     def run(self, source: str, *, window_s: float) -> dict[str, Any]:
         """Start the process, wait for its end, and return what its meter says."""
-        group = f"p7-{self.name}-{next(self.numbers)}"
+        group = f"{self.source}-{self.name}-{next(self.numbers)}"
         command = [word.format(source=source, group=group, window_s=window_s) for word in self.command]
         log = self.folder / f"{group}.log"
         with log.open("wb") as errors:
@@ -112,11 +113,11 @@ def _jobs(kafka: str, folder: Path, say: Say) -> tuple[Job, Job, Job]:
 
     def peer(name: str, script: str) -> Job:
         command = (python, str(FOLDER / script), kafka, "{source}", f"{{source}}.{name}", "{group}", "{window_s}")
-        return Job(name=name, command=command, env=mine, folder=folder, numbers=numbers)
+        return Job(name=name, command=command, env=mine, folder=folder, numbers=numbers, source=SOURCE)
 
     own = (*children.module("benchmarks.enricher_job", kafka), "{source}", "{group}", "{window_s}")
     return (
-        Job(name="headway", command=own, env=mine, folder=folder, numbers=numbers),
+        Job(name="headway", command=own, env=mine, folder=folder, numbers=numbers, source=SOURCE),
         peer("quix-streams", "quix_enrich.py"),
         peer("faststream", "faststream_enrich.py"),
     )

@@ -89,6 +89,7 @@ def test_a_score_that_is_open_holds_back_those_acknowledged_behind_it() -> None:
 
 def test_what_was_in_hand_when_the_application_failed_comes_again() -> None:
     broker = scored(2)
+
     def show() -> None:
         with Subscription(open_on(broker)) as subscription:
             taken(subscription, 1)[0].ack()
