@@ -15,6 +15,7 @@ import pytest
 
 from headway.adapters.memory_registry import MemoryRegistry
 from headway.adapters.mlflow import MlflowRegistry
+from headway.adapters.mlflow_reader import MlflowReader
 from headway.errors import ContractViolation, PermanentFailure, TransientFailure
 from headway.manifest import FORMAT, Manifest, TrainingFacts, golden_request, sha256
 from headway.registry import CANDIDATE, CHAMPION, ModelRegistry, ModelVersion
@@ -254,6 +255,42 @@ def test_a_server_that_does_not_answer_is_a_transient_failure_within_seconds(mon
 
     with pytest.raises(TransientFailure, match="MLflow at http"):
         MlflowRegistry(f"http://127.0.0.1:{free_port()}").alias("flight_delay", CHAMPION)
+
+
+@pytest.mark.integration
+def test_the_reader_without_mlflow_reads_the_same(server_address: str, product: str) -> None:
+    registry, reader = MlflowRegistry(server_address), MlflowReader(server_address)
+    assert reader.alias(product, CHAMPION) is None
+    version = register(registry, product)
+    assert reader.alias(product, CHAMPION) is None
+    registry.set_alias(product, CHAMPION, version.version)
+
+    assert reader.alias(product, CHAMPION) == version
+    assert reader.load(product, version.version) == registry.load(product, version.version)
+    with pytest.raises(PermanentFailure, match=f"{product} has no version 9"):
+        reader.load(product, 9)
+    reader.close()
+
+
+@pytest.mark.integration
+def test_the_reader_finds_a_file_exchanged_in_the_artifact_store(
+    server_address: str, product: str, artifacts: Path
+) -> None:
+    version = register(MlflowRegistry(server_address), product)
+    for stored in artifacts.rglob(f"{version.run}/artifacts/model/model.txt"):
+        stored.write_bytes(b"tree\nversion=v5\n")
+    reader = MlflowReader(server_address)
+
+    with pytest.raises(ContractViolation, match="hash"):
+        reader.load(product, version.version)
+    reader.close()
+
+
+def test_a_reader_whose_server_is_away_or_somebody_else_says_so() -> None:
+    reader = MlflowReader(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(TransientFailure, match="is the server up"):
+        reader.alias("p", CHAMPION)
+    reader.close()
 
 
 def test_a_manifest_of_a_later_format_is_not_guessed_at(product: str) -> None:
