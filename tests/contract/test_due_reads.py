@@ -16,8 +16,8 @@ from headway.predictions import ServedView
 from streaming.due_reads import OnlineReads
 from tests.free_ports import free_port
 from tests.scoring_world import DUE_US
-from tests.serving_world import FLIGHT, flight, product
 from tests.server_process import ServerProcess
+from tests.serving_world import FLIGHT, flight, product
 
 # redis-py warns about its own deprecations.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.integration]

@@ -1,11 +1,14 @@
 """Which version a stream job answers with, as the registry and the files tell."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from headway.adapters.lightgbm import LightGbm
 from headway.adapters.memory_registry import MemoryRegistry
 from headway.errors import ContractViolation, DependencyDown, TransientFailure
+from headway.manifest import Manifest
 from headway.model_files import fetch_model, proven_predictor
 from headway.predictions import ModelId
 from headway.registry import LIVE, ModelVersion
@@ -27,7 +30,7 @@ class Registry(MemoryRegistry):
             raise TransientFailure("MLflow is away")
         return super().alias(product, alias)
 
-    def load(self, product: str, version: int):  # type: ignore[no-untyped-def]  # as the class it extends
+    def load(self, product: str, version: int) -> tuple[bytes, Manifest]:
         if self.away:
             raise TransientFailure("MLflow is away")
         self.loads += 1
@@ -113,7 +116,7 @@ def test_a_version_is_loaded_once_and_few_are_kept() -> None:
     assert registry.loads == 7
 
 
-def test_files_that_were_fetched_serve_while_the_registry_is_away(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_files_that_were_fetched_serve_while_the_registry_is_away(tmp_path: Path) -> None:
     registry = Registry()
     model = released(registry, 1)
     fetch = partial(fetch_model, registry, tmp_path, product=NAME, version=model.version, digest=model.digest)
@@ -124,15 +127,9 @@ def test_files_that_were_fetched_serve_while_the_registry_is_away(tmp_path) -> N
 
     assert again == first
     reference = product().domain.load_reference()
-    assert proven_predictor(product(), reference, again, load=_load()).digest == model.digest
+    assert proven_predictor(product(), reference, again, load=LightGbm().load).digest == model.digest
     (again / "model.txt").write_bytes(b"other")
     with pytest.raises(TransientFailure):
         fetch()
     with pytest.raises(ContractViolation):
-        proven_predictor(product(), reference, again, load=_load())
-
-
-def _load():  # type: ignore[no-untyped-def]
-    from headway.adapters.lightgbm import LightGbm
-
-    return LightGbm().load
+        proven_predictor(product(), reference, again, load=LightGbm().load)

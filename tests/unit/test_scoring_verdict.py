@@ -81,7 +81,7 @@ def test_a_scorer_that_forgets_its_plan_is_caught(monkeypatch: pytest.MonkeyPatc
     world.ask("a", tick_before_us=DUE_US)
     world.run()
     world.release(2)
-    monkeypatch.setattr(ScoreHandler, "_restored", ScoreHandler._restored)  # noqa: SLF001 - put back after the test
+    monkeypatch.setattr(ScoreHandler, "_restored", ScoreHandler._restored)
     MUTANTS["plan-forgotten"].plant()
     world.rewind()
 
