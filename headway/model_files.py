@@ -1,11 +1,11 @@
 """A model version's files in a folder of this machine, and the proven predictor in them: for replicas and stream jobs.
 
-Fetched once and kept, so that what answers can start again while the registry is away. Several processes may fetch the
-same version at once: each writes whole files under names of its own and puts them in place.
+Fetched once and kept, so that what answers can start again while the registry is away. Several threads and processes
+may fetch the same version at once: each writes whole files under names of its own and puts them in place.
 """
 
-import os
 from pathlib import Path
+from uuid import uuid4
 
 from headway.contracts import Reference
 from headway.errors import ContractViolation
@@ -57,6 +57,6 @@ def _holds(place: Path, digest: str) -> bool:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_suffix(f"{path.suffix}.{os.getpid()}.new")
+    draft = path.with_suffix(f"{path.suffix}.{uuid4().hex}")
     draft.write_bytes(content)
     draft.replace(path)

@@ -5,7 +5,6 @@ into the vector and the log.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -22,8 +21,7 @@ from headway.vector import Number
 GivenViews = Sequence[tuple[Number, ...]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ViewsRead:
+class ViewsRead(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The views of one request.
 
     Attributes:

@@ -32,9 +32,7 @@ class RowScorer(Protocol):
         """
         if not asked:
             return []
-        row = self.assembler.row
-        matrix = np.array([row(values, views, as_of_us) for values, views, as_of_us in asked], dtype=np.float64)
-        scores: list[float] = self._scorer.score(matrix).tolist()
+        scores: list[float] = self._scorer.score(self.assembler.matrix(asked)).tolist()
         return scores
 
     def score(self, matrix: Floats) -> Floats:

@@ -31,7 +31,7 @@ class LiveModels:
     def __init__(self, product: str, source: ModelSource, open_model: OpenModel) -> None:
         self._product, self._source, self._open = product, source, open_model
         self._predictors: OrderedDict[ModelId, Predictor] = OrderedDict()
-        self._opening = threading.Lock()
+        self._held = threading.Lock()
         self._live: ModelId | None = None
         self._known = False
         self._trouble = "not asked yet"
@@ -79,17 +79,21 @@ class LiveModels:
         Raises:
             DependencyDown: it cannot be had now, or not in this code: a fault of ours and of no record's.
         """
-        with self._opening:
-            predictor = self._predictors.get(model)
-            if predictor is None:
-                try:
-                    predictor = self._predictors[model] = self._open(model)
-                except HeadwayError as error:
-                    raise DependencyDown(f"{model.name} version {model.version}", str(error)) from error
-            self._predictors.move_to_end(model)
+        with self._held:
+            found = self._predictors.get(model)
+            if found is not None:
+                self._predictors.move_to_end(model)
+                return found
+        # Not under the lock: a new version may take as long as the registry, and the one before it answers meanwhile.
+        try:
+            found = self._open(model)
+        except HeadwayError as error:
+            raise DependencyDown(f"{model.name} version {model.version}", str(error)) from error
+        with self._held:
+            self._predictors[model] = found
             while len(self._predictors) > _KEPT:
                 self._predictors.popitem(last=False)
-        return predictor
+        return found
 
     def _keep_looking(self) -> None:
         while not self._over.wait(POLL_S):

@@ -93,7 +93,8 @@ def fill_store(settings: Settings, product: Product, events: Sequence[Event], ge
     try:
         for view in product.feature_views.values():
             features = product.use(view.qualified).features
-            entities = sorted({tuple(str(e.data[key]) for key in view.keys) for e in events})
+            named = {tuple(e.data[key] for key in view.keys) for e in events}
+            entities = sorted(entity for entity in named if None not in entity)
             rows = [
                 OnlineRow(
                     view=view.online_name,

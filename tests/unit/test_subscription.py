@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from headway.adapters.memory import MemoryBroker, MemoryLog
@@ -24,7 +25,7 @@ def score(number: int, partition: int = 0) -> Score:
         requested_at_us=0,
         model=ModelId(name="p", version=1, digest="d"),
         reference_version="v",
-        request=b"{}",  # type: ignore[arg-type]  # bytes are what Raw holds
+        request=msgspec.Raw(b"{}"),
         views=(),
         probability=number / 100,
         degraded=False,

@@ -72,6 +72,45 @@ def test_numbers_pass_unchanged(mean: float | None, hour: int | None) -> None:
     np.testing.assert_array_equal(vector[[0, 3]], np.array([hour, mean], dtype=np.float64))
 
 
+_HOURS = st.one_of(st.none(), st.floats(), st.integers(-(2**60), 2**60))
+_ROWS = st.tuples(
+    st.fixed_dictionaries({"hour": _HOURS, "carrier": st.sampled_from(["UA", "B6", "ZZ", "", None])}),
+    st.fixed_dictionaries(
+        {
+            "origin_delay.v1": st.one_of(st.none(), st.tuples(st.one_of(st.none(), st.integers(0, 99)), _HOURS)),
+            "aircraft.v1": st.one_of(st.none(), st.tuples(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)))),
+        }
+    ),
+    st.integers(0, 2**52),
+)
+
+
+@given(st.lists(_ROWS, max_size=5))
+def test_a_matrix_is_its_rows_to_the_bit(
+    asked: list[tuple[RequestValues, dict[str, tuple[float | None, ...] | None], int]],
+) -> None:
+    assembler = Assembler(COLUMNS)
+
+    found = assembler.matrix(asked)
+
+    assert found.shape == (len(asked), len(COLUMNS))
+    wanted = np.array([assembler.assemble(*each) for each in asked], dtype=np.float64).reshape(found.shape)
+    assert found.tobytes() == wanted.tobytes() or np.array_equal(found, wanted, equal_nan=True)
+    assert found.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("views", "named"),
+    [
+        ({"origin_delay.v1": (1, 2.0)}, r"'aircraft\.v1' is missing"),
+        ({"origin_delay.v1": (1,), "aircraft.v1": (0,)}, "1 values, wanted 2"),
+    ],
+)
+def test_a_matrix_refuses_what_its_rows_would(views: dict[str, tuple[float, ...]], named: str) -> None:
+    with pytest.raises(ContractViolation, match=named):
+        Assembler(COLUMNS).matrix([(REQUEST, VIEWS, AS_OF_US), (REQUEST, views, AS_OF_US)])
+
+
 def test_a_view_nobody_read_is_an_error_not_a_default() -> None:
     with pytest.raises(ContractViolation, match=r"'aircraft\.v1' is missing"):
         Assembler(COLUMNS).assemble(REQUEST, {"origin_delay.v1": (1, 2.0)}, AS_OF_US)
