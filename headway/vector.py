@@ -108,7 +108,7 @@ class Assembler:
         return row
 
     def matrix(self, asked: Sequence[tuple[RequestValues, ViewValues, int]]) -> Floats:
-        """Return the vectors of many requests, shape (n, f), each bit for bit as ``assemble`` gives it, in a third of the time.
+        """Return the vectors of many requests, shape (n, f), each bit for bit as ``assemble`` gives it.
 
         Raises:
             ContractViolation: as ``assemble``.
