@@ -86,12 +86,28 @@ class Subscription:
             self._take(timeout_s)
         return self._ready.popleft() if self._ready else None
 
+    def commit(self) -> None:
+        """Commit what is acknowledged now; it is done every second of polling anyway. By whoever polls."""
+        self._commit_after_s = monotonic_s() + _COMMIT_EVERY_S
+        done = self._done()
+        if not done:
+            return
+        try:
+            self._log.commit(done, [])
+        except TransientFailure as failure:
+            _LOG.warning("acknowledgements not committed; scores come again", scores=len(done), reason=str(failure))
+            self._forget()
+            return
+        with self._held:
+            for message in done:
+                self._open.get(message.partition, {}).pop(message.offset, None)
+
     def close(self) -> None:
         """Commit what is acknowledged and leave the group; iterations end."""
         if self._closed.is_set():
             return
         self._closed.set()
-        self._commit()
+        self.commit()
         self._log.close()
 
     def __iter__(self) -> Iterator[Delivery]:
@@ -159,22 +175,7 @@ class Subscription:
 
     def _commit_when_due(self) -> None:
         if monotonic_s() >= self._commit_after_s:
-            self._commit()
-
-    def _commit(self) -> None:
-        self._commit_after_s = monotonic_s() + _COMMIT_EVERY_S
-        done = self._done()
-        if not done:
-            return
-        try:
-            self._log.commit(done, [])
-        except TransientFailure as failure:
-            _LOG.warning("acknowledgements not committed; scores come again", scores=len(done), reason=str(failure))
-            self._forget()
-            return
-        with self._held:
-            for message in done:
-                self._open.get(message.partition, {}).pop(message.offset, None)
+            self.commit()
 
     def _done(self) -> list[Message]:
         """Whole prefixes: in each partition everything before the first that is open."""
