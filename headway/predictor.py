@@ -24,7 +24,7 @@ class RowScorer(Protocol):
         """Return the score of one contiguous float64 vector, shape (f,)."""
         ...
 
-    def predict_each(self, asked: Sequence[tuple[RequestValues, ViewValues, int]]) -> list[float]:
+    def predict_many(self, asked: Sequence[tuple[RequestValues, ViewValues, int]]) -> list[float]:
         """Return the score of each request, bit for bit that of ``predict``, in one call of the model.
 
         Raises:

@@ -108,7 +108,7 @@ class Answers:
         found: dict[int, float] = {}
         for model in dict.fromkeys(each.model for each in asked):
             places = [place for place, each in enumerate(asked) if each.model == model]
-            scores = self._models.predictor(model).predict_each([asked[place].input for place in places])
+            scores = self._models.predictor(model).predict_many([asked[place].input for place in places])
             found.update(zip(places, scores, strict=True))
         return [found[place] for place in range(len(asked))]
 
