@@ -33,6 +33,8 @@ from headway.topics import (
     LETTERS_FATE,
     features_topic,
     predictions_topic,
+    scores_state_topic,
+    scores_topic,
     state_topic,
 )
 
@@ -103,9 +105,9 @@ def stream_assets(domain: Domain) -> list[dg.AssetSpec]:
 
 
 def deployment_assets(product: Product) -> list[dg.AssetSpec]:
-    """Return what serves a product and the log of its answers."""
+    """Return what serves a product, the log of its answers, and its stream scores if the stream asks it."""
     team = owners(product.owner)
-    return [
+    specs = [
         _external(
             serving_key(product),
             [candidate_key(product), online_key(product.domain)],
@@ -123,6 +125,22 @@ def deployment_assets(product: Product) -> list[dg.AssetSpec]:
             kinds={"kafka"},
         ),
     ]
+    if product.asked_by is None:
+        return specs
+    asked, scores = topic_key(EVENTS_ENRICHED), topic_key(scores_topic(product.name))
+    told = (
+        (
+            scores,
+            [asked, serving_key(product), online_key(product.domain)],
+            f"One record per `{product.asked_by}`: the stream's answer, by the version its partition's plan names.",
+        ),
+        (
+            topic_key(scores_state_topic(product.name)),
+            [asked],
+            "State of the stream scorer: questions that wait, and from which offset on which version answers.",
+        ),
+    )
+    return specs + [_external(*each, group=product.name, owners=team, kinds={"kafka"}) for each in told]
 
 
 def _external(
