@@ -34,7 +34,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     offset: int
 
 
-class Score(Prediction, frozen=True, kw_only=True):
+class Score(Prediction, frozen=True, kw_only=True, gc=False):
     """One stream score.
 
     Attributes:

@@ -67,7 +67,10 @@ class Questions:
 
     def asks(self, message: Message) -> bool:
         """Whether a record, by its header, is of the type that asks; what is not is not decoded."""
-        return header(message, TYPE_HEADER) == self._type
+        for name, value in message.headers:
+            if name == TYPE_HEADER:
+                return value == self._type
+        return False
 
     def question(self, message: Message) -> Question:
         """Return the question in a record that asks.

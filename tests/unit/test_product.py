@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from domains.flights.domain import DOMAIN
@@ -30,6 +31,8 @@ FLIGHT = {
         ({"drift_slice": "hour"}, r"drift slice \['hour'\] is no category"),
         ({"numbers": ("carrier",)}, "each named once"),
         ({"golden_requests": 0}, "golden requests"),
+        ({"asked_by": "flight.teleported.v1"}, "'flight.teleported.v1' is no event type of flights"),
+        ({"asked_by": "weather.observed.v1"}, r"weather.observed.v1 lacks \['carrier'"),
         ({"views": (ViewUse(view="origin_delay.v9", features=("count_1h",)),)}, r"no view 'origin_delay\.v9'"),
         ({"views": (ViewUse(view="origin_delay.v1", features=("count_2h",)),)}, r"no feature \['count_2h'\]"),
         ({"views": PRODUCT.views[:1] * 2}, "view named twice"),
@@ -148,3 +151,12 @@ def test_asking_never_looks_past_the_as_of() -> None:
     request = PRODUCT.request_from(FLIGHT)
 
     assert PRODUCT.asked_at_us(request) <= parse_instant_us(FLIGHT["sched_dep"], field="wanted") - 60 * MINUTE_US  # type: ignore[arg-type]
+
+
+def test_an_event_that_asks_is_a_request_whatever_else_is_in_its_body() -> None:
+    enriched = msgspec.json.encode({**FLIGHT, "dest_lat": 29.98, "plane_year": None})
+
+    asked = msgspec.json.decode(enriched, type=PRODUCT.asking)
+
+    assert isinstance(asked, PRODUCT.request)
+    assert msgspec.json.encode(asked) == msgspec.json.encode(PRODUCT.request_from(FLIGHT))
