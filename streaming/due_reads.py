@@ -71,11 +71,13 @@ class OnlineReads:
         self._wait_s, self._patience_s = wait_s, patience_s
         self._runner = asyncio.Runner()
         self._away_since_s: float | None = None
+        # Where watermarks stood when waiting for them was in vain.
+        self._stuck_us: frozenset[int | None] | None = None
 
     def read(self, requests: Sequence[msgspec.Struct], due_us: Sequence[int]) -> list[ViewsRead]:
         """See `DueReads.read`."""
         try:
-            found = self._runner.run(self._in_parts(requests, due_us))
+            found = self._runner.run(self._waited(requests, due_us))
         except (TransientFailure, PermanentFailure) as failure:
             return self._without(failure, requests, due_us)
         self._away_since_s = None
@@ -86,12 +88,26 @@ class OnlineReads:
         self._runner.run(self._reader.close())
         self._runner.close()
 
-    async def _in_parts(self, requests: Sequence[msgspec.Struct], due_us: Sequence[int]) -> list[ViewsRead]:
+    async def _waited(self, requests: Sequence[msgspec.Struct], due_us: Sequence[int]) -> list[ViewsRead]:
+        """Wait for watermarks, but not again for those that stand still: a dead feature job must not slow this one."""
+        wait_s = self._wait_s if self._stuck_us is None else 0.0
+        found = await self._in_parts(requests, due_us, wait_s)
+        stuck_us = _watermarks_if_stale(found)
+        if stuck_us is not None and self._stuck_us is not None and stuck_us != self._stuck_us:
+            found = await self._in_parts(requests, due_us, self._wait_s)
+            stuck_us = _watermarks_if_stale(found)
+        self._stuck_us = stuck_us
+        return found
+
+    async def _in_parts(
+        self, requests: Sequence[msgspec.Struct], due_us: Sequence[int], wait_s: float
+    ) -> list[ViewsRead]:
+        until_s = monotonic_s() + wait_s
         found: list[ViewsRead] = []
         for at in range(0, len(requests), ROWS_AT_ONCE):
             until = at + ROWS_AT_ONCE
             found += await self._features.due(
-                requests[at:until], due_us[at:until], wait_s=self._wait_s, late_us=LATE_US
+                requests[at:until], due_us[at:until], wait_s=max(0.0, until_s - monotonic_s()), late_us=LATE_US
             )
         return found
 
@@ -106,3 +122,8 @@ class OnlineReads:
             raise DependencyDown("online store", str(failure)) from failure
         _LOG.warning("scored without features", away_s=round(away_s), questions=len(requests), reason=str(failure))
         return [self._features.unavailable(*each) for each in zip(requests, due_us, strict=True)]
+
+
+def _watermarks_if_stale(found: Sequence[ViewsRead]) -> frozenset[int | None] | None:
+    """Where the watermarks stand that were waited for in vain; None when all had come."""
+    return frozenset(read.watermark_us for read in found) if any(read.stale for read in found) else None

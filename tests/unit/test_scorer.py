@@ -319,6 +319,27 @@ def test_a_watermark_that_does_not_come_makes_a_stale_answer(world: ScoringWorld
     assert not score.degraded
 
 
+def test_watermarks_that_stand_still_are_waited_for_once_and_again_when_they_move() -> None:
+    """Ten seconds before every batch would leave the stream hours behind a feature job that is dead for minutes."""
+    world = ScoringWorld(wait_s=0.1)
+    world.fill(row_us=DUE_US - HOUR_US, watermark_us=DUE_US - HOUR_US)
+    world.release(1)
+    scorer = world.scorer()
+    polls = []
+    for minutes_behind in (60, 60, 30):
+        world.fill(row_us=DUE_US - HOUR_US, watermark_us=DUE_US - minutes_behind * MINUTE_US)
+        world.reader.asked.clear()
+        world.ask("a", tick_before_us=DUE_US)
+        world.run(scorer)
+        polls.append(world.reader.asked.count(0))
+    world.close()
+
+    assert polls[0] > 0
+    assert polls[1] == 0
+    assert polls[2] > 0
+    assert all(score.stale for score in world.scores())
+
+
 def test_scores_stand_in_the_partition_of_what_asked(world: ScoringWorld) -> None:
     world.release(1)
     for number in range(20):
