@@ -62,7 +62,9 @@ def to_us(instant: datetime) -> int:
     """Return microseconds since the epoch of an aware datetime."""
     if instant.tzinfo is None:
         raise ValueError(f"{instant!r} has no time zone; give an aware datetime")
-    return (instant - EPOCH) // MICROSECOND
+    # Half the time of dividing by a microsecond, which is twice per event in a stream job.
+    since = instant - EPOCH
+    return (since.days * 86_400 + since.seconds) * SECOND_US + since.microseconds
 
 
 def from_us(instant_us: int) -> datetime:

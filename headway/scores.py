@@ -104,6 +104,8 @@ def score_receipt(product: str, asked: Place, event_id: str) -> str:
 
 def ages_s(views: tuple[ServedView, ...], as_of_us: int) -> dict[str, float | None]:
     """Return how old each view's row was, in seconds."""
+    if not views:
+        return {}
     return {
         view.view: None if view.row_time_us is None else (as_of_us - view.row_time_us) / SECOND_US for view in views
     }

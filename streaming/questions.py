@@ -29,7 +29,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
         message: the record that asked, as it came.
         request: an instance of the product's request.
         due_us: the instant it is asked for.
-        now_us: how far time had come in its partition when it came.
+        now_us: how far time had surely come in its partition when it came.
     """
 
     message: Message
@@ -84,15 +84,10 @@ class Questions:
             path = failing_path(str(error)) or "$"
             detail = f"{self._product.name}: {error}; wanted a request"
             raise Rejected("schema-violation", detail, path=path, contract=self._product.asked_by) from error
-        return Question(
-            message,
-            event.id,
-            event.subject,
-            event.planted,
-            event.data,
-            self._product.asked_at_us(event.data),
-            max(to_us(event.time), tick_before_us(message) or 0),
-        )
+        due_us, now_us = self._product.asked_at_us(event.data), tick_before_us(message) or 0
+        if now_us < due_us:
+            now_us = max(now_us, to_us(event.time))
+        return Question(message, event.id, event.subject, event.planted, event.data, due_us, now_us)
 
 
 def state_record(topic: str, question: Question) -> Record:
