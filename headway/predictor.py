@@ -24,17 +24,6 @@ class RowScorer(Protocol):
         """Return the score of one contiguous float64 vector, shape (f,)."""
         ...
 
-    def predict_many(self, asked: Sequence[tuple[RequestValues, ViewValues, int]]) -> list[float]:
-        """Return the score of each request, bit for bit that of ``predict``, in one call of the model.
-
-        Raises:
-            ContractViolation: a request feature or a view is missing.
-        """
-        if not asked:
-            return []
-        scores: list[float] = self._scorer.score(self.assembler.matrix(asked)).tolist()
-        return scores
-
     def score(self, matrix: Floats) -> Floats:
         """Return the scores of vectors of shape (n, f), equal to ``score_row`` of each bit for bit."""
         ...
@@ -84,6 +73,17 @@ class Predictor:
             return []
         rows = [self.assembler.row(request, views, as_of_us) for request, views in asked]
         scores: list[float] = self._answering.score(np.array(rows, dtype=np.float64)).tolist()
+        return scores
+
+    def predict_many(self, asked: Sequence[tuple[RequestValues, ViewValues, int]]) -> list[float]:
+        """Return the score of each request, bit for bit that of ``predict``, in one call of the model.
+
+        Raises:
+            ContractViolation: a request feature or a view is missing.
+        """
+        if not asked:
+            return []
+        scores: list[float] = self._scorer.score(self.assembler.matrix(asked)).tolist()
         return scores
 
     def score(self, matrix: Floats) -> Floats:

@@ -4,6 +4,7 @@ A question waits until time in its own partition has reached its instant: by a t
 time. Refuses to guess a request: what is none by the product's own type becomes a letter.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -63,7 +64,8 @@ class Questions:
             ],
             gc=False,
         )
-        self._decode = msgspec.json.Decoder(event).decode
+        # Any: the struct is made here, of the product's own request type.
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(event).decode
 
     def asks(self, message: Message) -> bool:
         """Whether a record, by its header, is of the type that asks; what is not is not decoded."""

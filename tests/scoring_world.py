@@ -1,9 +1,12 @@
 """The stream scorer of the flights product in memory: real handler, real model, a registry and a store that can be away."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from domains.flights.contracts import ARRIVED, SCHEDULED
 from headway.adapters.memory import MemoryBroker, MemoryLog, MemoryReader
@@ -109,9 +112,14 @@ class ScoringWorld:
             self.store.write_watermarks(view.online_name, {0: watermark_us // 1000}, 1)
 
     def ask(
-        self, event_id: str, *, subject: str = "UA1545", tick_before_us: int | None = None, **changes: object
+        self,
+        event_id: str,
+        *,
+        subject: str = "UA1545",
+        tick_before_us: int | None = None,
+        changes: Mapping[str, object] = MappingProxyType({}),
     ) -> Message:
-        """Write the event that asks, as the Enricher would."""
+        """Write the event that asks, as the Enricher would, its body with changes."""
         event = Event(
             id=event_id,
             source="/flights",
@@ -199,7 +207,5 @@ def partition_of_subject(subject: str = "UA1545") -> int:
 
 def json_of(score: Score) -> dict[str, Any]:
     """What an answer depends on: all but when it was made."""
-    import msgspec
-
-    told: dict[str, Any] = msgspec.to_builtins(score)
+    told: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(score))
     return {name: value for name, value in told.items() if name not in ("requested_at_us", "at_offset")}

@@ -8,6 +8,7 @@ import ctypes
 import importlib.util
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ class Fast:
         fields += [(name, str) for name in columns.categories]
         body = msgspec.defstruct("Body", fields, gc=False)
         event = msgspec.defstruct("Event", [("id", str), ("subject", str), ("data", body)], gc=False)
-        self._decode = msgspec.json.Decoder(event).decode
+        # Any: the struct is made here, of the model's own columns.
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(event).decode
         self._encode = msgspec.json.Encoder().encode
         self._numbers = len(columns.numbers)
         self._buffer = np.empty(self._numbers + len(columns.categories), dtype=np.float64)

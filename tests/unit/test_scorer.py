@@ -45,7 +45,7 @@ def requested(world: ScoringWorld) -> tuple[float, list[object]]:
     body = flight(as_of=from_us(DUE_US).isoformat())
 
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(api)  # type: ignore[arg-type]  # httpx types messages more narrowly
+        transport = httpx.ASGITransport(api)
         async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
             return await client.post(
                 "/v1/flight_delay/predict", content=body, headers={"content-type": "application/json"}
@@ -114,7 +114,7 @@ def test_of_two_questions_about_a_subject_the_newest_counts(world: ScoringWorld)
     world.release(1)
     world.ask("first")
     world.run()
-    second = world.ask("second", distance_mi=1401)
+    second = world.ask("second", changes={"distance_mi": 1401})
     world.tick()
     world.run()
 
@@ -153,7 +153,7 @@ def test_a_bad_row_becomes_a_letter_of_its_own_record(
     world: ScoringWorld, changes: dict[str, object], reason: str, path: str
 ) -> None:
     world.release(1)
-    asked = world.ask("bad", subject="UA1", **changes)
+    asked = world.ask("bad", subject="UA1", changes=changes)
     world.ask("good")
     world.tick()
     world.run()
