@@ -1,9 +1,9 @@
 """The features of a service for some rows, read in one round trip and judged against an as-of (SEMANTICS S7, S10).
 
-The predictor, the feature API and the stream scorer all read through this. Exact means: every view's watermark has reached the as-of, and
-no row read is younger than it. Refuses a row from after the as-of, whatever it costs the client: a leaked value looks
-like a good model. What bites: the store holds only the newest row of an entity, so a past as-of can be answered only
-until the next event comes.
+The predictor, the feature API and the stream scorer all read through this. Exact means: every view's watermark has
+reached the as-of, and no row read is younger than it. Refuses a row from after the as-of, whatever it costs the client: a
+leaked value looks like a good model. What bites: the store holds only the newest row of an entity, so a past as-of can be
+answered only until the next event comes.
 """
 
 import asyncio
