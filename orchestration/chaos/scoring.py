@@ -152,7 +152,7 @@ class QuestionDrive:
         self._steps, self._steps_per_s = steps, steps_per_s
         self._hurry = threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="questions")
+        self._thread = threading.Thread(target=self._run, name="questions", daemon=True)
         self.written = 0
 
     def start(self) -> None:
