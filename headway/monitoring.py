@@ -53,7 +53,8 @@ def label_rows(product: Product, events: pl.DataFrame) -> pl.DataFrame:
 def judged_predictions(product: Product, predictions: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
     """Return one row per subject with its outcome and the newest answer given before the outcome was due.
 
-    ``predictions`` are rows of one model version; those about nothing the events know are left out.
+    ``predictions`` are rows of one model version; those about nothing the events know are left out. Of answers as of one
+    instant a degraded one counts only when there is no other: in a replay the stream may come too late for the store.
     """
     rows = predictions.select(
         pl.Series("request", [_without_as_of(product, text) for text in predictions["request"]], dtype=pl.String),
@@ -64,7 +65,7 @@ def judged_predictions(product: Product, predictions: pl.DataFrame, labels: pl.D
         (pl.col("stale") != "").alias("stale"),
     )
     known = rows.join(labels, on="request", how="inner").filter(pl.col("asked") < pl.col("due"))
-    return known.sort("asked", "requested_at").unique("subject", keep="last", maintain_order=True)
+    return known.sort("asked", ~pl.col("degraded"), "requested_at").unique("subject", keep="last", maintain_order=True)
 
 
 @dataclass(frozen=True, kw_only=True)

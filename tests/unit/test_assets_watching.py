@@ -201,6 +201,25 @@ def test_only_whole_weeks_the_version_answered_in_are_judged(world: World) -> No
     assert week["rows"] == labels.filter(pl.col("window").is_between(week["week"], week["until"], closed="left")).height
 
 
+def test_a_degraded_answer_counts_only_where_there_is_no_other(world: World) -> None:
+    score(world)
+    late = world.lake.read(PREDICTIONS).with_columns(
+        source=pl.lit("stream"),
+        receipt=pl.concat_str(pl.lit("stream-"), "receipt"),
+        requested_at=pl.col("requested_at") + pl.duration(seconds=5),
+        probability=pl.lit(0.99),
+        degraded=pl.lit(value=True),
+        views=pl.lit("[]"),
+    )
+    world.lake.append(PREDICTIONS, late)
+
+    watch(world)
+
+    [week] = world.lake.read(f"monitoring.{PRODUCT.name}").to_dicts()
+    assert week["rows"] > 1000
+    assert week["degraded"] == 0
+
+
 def test_a_week_within_limits_is_a_reason_to_hold(world: World) -> None:
     score(world)
     watch(world)
