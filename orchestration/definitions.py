@@ -14,7 +14,7 @@ from assets.warehouse import warehouse_assets
 from domains.catalogue import all_domains
 from headway.contracts import Domain
 from headway.product import Product
-from headway.topics import topic_table
+from headway.topics import STATE_DEDUPE, scores_state_topic, scores_topic, topic_table
 from orchestration.checks import read_ledger_check
 from orchestration.curation import curation_sensor
 from orchestration.jobs import all_jobs, curate_job_name, replication_job, train_job_name
@@ -74,8 +74,11 @@ def _topics(domains: Sequence[Domain], products: Sequence[Product]) -> list[str]
     table = topic_table(
         views=views, products=[product.name for product in products], replication_factor=1, min_insync_replicas=1
     )
-    # State that follows from events, and what no asset stands for, is left out.
-    return [topic.name for topic in table if not topic.name.startswith(("scores.", "state.dedupe"))]
+    # What no asset stands for is left out: the memory of the Enricher, and scores of products that the stream asks nothing.
+    unasked = {
+        topic(each.name) for each in products if each.asked_by is None for topic in (scores_topic, scores_state_topic)
+    }
+    return [topic.name for topic in table if topic.name not in {STATE_DEDUPE, *unasked}]
 
 
 defs = build(list(all_domains().values()), list(all_products().values()))

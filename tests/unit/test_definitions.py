@@ -148,8 +148,7 @@ def test_every_topic_that_carries_data_is_an_asset(graph: Graph) -> None:
     table = topic_table(views=views, products=all_products(), replication_factor=1, min_insync_replicas=1)
     shown = {key.path[1] for key in graph.get_all_asset_keys() if key.path[0] == "topics"}
 
-    # Repeats are an enricher's memory, and stream scores have no producer yet.
-    assert {topic.name for topic in table} - shown == {"state.dedupe", *(f"scores.{name}" for name in all_products())}
+    assert {topic.name for topic in table} - shown == {"state.dedupe"}, "repeats are the Enricher's memory alone"
 
 
 def upstream(graph: Graph, key: dg.AssetKey) -> set[dg.AssetKey]:
