@@ -54,9 +54,16 @@ class Answers:
     """The answers of one product."""
 
     def __init__(
-        self, product: Product, *, models: LiveModels, reads: DueReads, reference: Reference, clock: Clock
+        self,
+        product: Product,
+        *,
+        models: LiveModels,
+        reads: DueReads,
+        reference: Reference,
+        clock: Clock,
+        commit: str | None,
     ) -> None:
-        self._product, self._reference = product, reference
+        self._product, self._reference, self._commit = product, reference, commit
         self._models, self._reads, self._clock = models, reads, clock
         self._encode = msgspec.json.Encoder().encode
         self._outcomes = {
@@ -129,6 +136,7 @@ class Answers:
             degraded=read.degraded,
             stale=read.stale,
             source="stream",
+            commit=self._commit,
             planted=question.planted,
             subject=question.subject,
             input=place,

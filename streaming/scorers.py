@@ -6,6 +6,7 @@ from pathlib import Path
 from headway.adapters.lightgbm import LightGbm
 from headway.adapters.redis_online import OnlineReader
 from headway.clock import SystemClock
+from headway.commit import code_commit
 from headway.contracts import Reference
 from headway.errors import ContractViolation
 from headway.model_files import fetch_model, proven_predictor
@@ -35,6 +36,7 @@ def build_scorer(product: Product, registry: ModelSource, context: Context) -> S
         reference=reference,
         restore=context.restore,
         clock=SystemClock(),
+        commit=code_commit(),
     )
 
 

@@ -42,7 +42,7 @@ class _Partition:
 
 
 class ScoreHandler:
-    """The stream scorer of one product."""
+    """The stream scorer of one product. ``commit`` is of this code, if known."""
 
     def __init__(
         self,
@@ -53,9 +53,10 @@ class ScoreHandler:
         reference: Reference,
         restore: Restore,
         clock: Clock,
+        commit: str | None = None,
     ) -> None:
         self._models, self._restore = models, restore
-        self._answers = Answers(product, models=models, reads=reads, reference=reference, clock=clock)
+        self._answers = Answers(product, models=models, reads=reads, reference=reference, clock=clock, commit=commit)
         self._questions = Questions(product)
         self._state_topic = scores_state_topic(product.name)
         self._partitions: dict[int, _Partition] = {}
