@@ -1,5 +1,7 @@
 """Ask a product for predictions: one request or many, from a thread or from an event loop, with a deadline that holds.
 
+`subscribe` gives the stream's answers instead.
+
 `Client` and `AsyncClient` answer alike and fail alike: `RequestRefused` for what will be refused again, `NotAnswered` when
 nobody answered in time. Retries are bounded by attempts, by the deadline and by a budget, so that a service in trouble is
 not asked twice as much. What bites: one client is for one thread, or one event loop; its budget is for all its calls.
@@ -11,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import httpx
 
@@ -29,6 +31,9 @@ from headway.client_call import (
     encode_rows,
 )
 from headway.clock import monotonic_s
+
+if TYPE_CHECKING:
+    from headway.subscription import Subscription
 
 Answer = TypeVar("Answer")
 
@@ -144,6 +149,14 @@ class AsyncClient:
             raise _unanswered(error) from error
         check_status(response.status_code, response.headers, answer)
         return answer
+
+
+def subscribe(product: str, *, group: str, bootstrap: str | None = None, instance: str | None = None) -> "Subscription":
+    """Subscribe an application to the stream's scores of a product; see `headway.subscription.subscribe`."""
+    # Needs the extra ``kafka``, which who only asks does without.
+    from headway import subscription
+
+    return subscription.subscribe(product, group=group, bootstrap=bootstrap, instance=instance)
 
 
 def _left(call: Call) -> float:

@@ -110,7 +110,7 @@ class OnlineFeatures:
         rows = [self._row(request) for request in requests]
         reads = await self._reader.due(rows, due_us, wait_s=wait_s, late_us=late_us)
         return [
-            self._unavailable(row, instant_us) if read is None else self._views(row, read)
+            self._unavailable(row, instant_us) if read is None else self._views(row, read.rows[0], read)
             for row, instant_us, read in zip(rows, due_us, reads, strict=True)
         ]
 

@@ -69,21 +69,17 @@ class Predictor:
         Raises:
             ContractViolation: a request feature or a view is missing.
         """
-        if not asked:
-            return []
-        rows = [self.assembler.row(request, views, as_of_us) for request, views in asked]
-        scores: list[float] = self._answering.score(np.array(rows, dtype=np.float64)).tolist()
-        return scores
+        return self.predict_many([(request, views, as_of_us) for request, views in asked])
 
     def predict_many(self, asked: Sequence[tuple[RequestValues, ViewValues, int]]) -> list[float]:
-        """Return the score of each request, bit for bit that of ``predict``, in one call of the model.
+        """Return the score of each request as of its own instant, bit for bit that of ``predict``, in one call of the model.
 
         Raises:
             ContractViolation: a request feature or a view is missing.
         """
         if not asked:
             return []
-        scores: list[float] = self._scorer.score(self.assembler.matrix(asked)).tolist()
+        scores: list[float] = self._answering.score(self.assembler.matrix(asked)).tolist()
         return scores
 
     def score(self, matrix: Floats) -> Floats:

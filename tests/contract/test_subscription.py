@@ -4,11 +4,16 @@ import time
 from collections.abc import Callable
 
 import msgspec
+import pytest
 
+from headway.adapters.kafka_publisher import KafkaPublisher
+from headway.adapters.kafka_topics import admin_client, apply_topics
+from headway.client import subscribe
 from headway.ports import EventLog, PartitionCallback, Record
 from headway.scores import Place, score_record
 from headway.subscription import Delivery, Subscription
-from tests.contract.conftest import LogStack
+from headway.topics import topic_table
+from tests.contract.conftest import LogStack, RealBroker
 from tests.unit.test_subscription import score
 
 DEADLINE_S = 60.0
@@ -99,3 +104,19 @@ def test_instances_of_a_group_share_the_scores(stack: LogStack) -> None:
         take(third, again, lambda: len(logs[0].at_end()) == 4)
 
     assert again == []
+
+
+@pytest.mark.integration
+def test_the_client_subscribes_to_a_product(shared_broker: RealBroker) -> None:
+    bootstrap = shared_broker.config.bootstrap
+    table = topic_table(views=[], products=["gates"], replication_factor=1, min_insync_replicas=1)
+    apply_topics(admin_client(bootstrap), table)
+    publisher = KafkaPublisher(bootstrap=bootstrap)
+    publisher.publish([score_record(msgspec.structs.replace(score(number), product="gates")) for number in range(5)])
+    publisher.close()
+
+    found: list[Delivery] = []
+    with subscribe("gates", group="screens", bootstrap=bootstrap) as scores:
+        take(scores, found, lambda: len(found) == 5)
+
+    assert sorted(subjects(found)) == [f"s{number}" for number in range(5)]

@@ -32,7 +32,8 @@ from headway.scores import decode_score
 from headway.ticks import TICK_BEFORE_HEADER
 from headway.topics import EVENTS_ENRICHED, scores_topic, topic_table
 from orchestration.chaos.scoring import model_version
-from serving.predict import Parts, PredictionApi
+from serving.predict import PredictionApi
+from serving.scoring import Parts
 from streaming.due_reads import OnlineReads
 from streaming.handlers.score import ScoreHandler
 from streaming.live_models import LiveModels

@@ -13,7 +13,8 @@ from headway.predictions import decode_prediction
 from headway.registry import LIVE
 from headway.scores import Place
 from headway.topics import EVENTS_ENRICHED, topic_table
-from serving.predict import Parts, PredictionApi
+from serving.predict import PredictionApi
+from serving.scoring import Parts
 from streaming.due_reads import LATE_US
 from tests.scoring_world import DUE_US, SCORES, ScoringWorld, json_of, partition_of_subject
 from tests.serving_world import flight, product, trained
