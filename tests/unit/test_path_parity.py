@@ -19,6 +19,7 @@ from orchestration.parity_command import path_outcome
 from orchestration.request_paths import by_grpc, by_rest
 from orchestration.scoring_paths import PATHS, Answers, check_paths
 from orchestration.scoring_rows import Row, rows_of
+from orchestration.stream_paths import by_stream
 from tests.receipt_world import answer
 from tests.serving_world import flight, product, trained
 
@@ -116,7 +117,7 @@ def test_rows_with_the_keys_of_another_and_answers_without_features_are_left_out
 
 
 @pytest.mark.parametrize(("number", "features"), [(32, "distance_mi|delay|dep_|at_"), (33, "carrier|origin|dest")])
-@pytest.mark.parametrize("path", [by_rest, by_grpc, by_batch])
+@pytest.mark.parametrize("path", [by_rest, by_grpc, by_stream, by_batch])
 def test_a_planted_cast_and_a_planted_category_bug_are_named_by_path_row_and_feature(
     path: Answers, number: int, features: str
 ) -> None:
