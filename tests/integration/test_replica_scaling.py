@@ -30,7 +30,8 @@ REPOSITORY = Path(__file__).parents[2]
 PRODUCT = "flight_delay"
 MODEL = PinnedVersion(version=1, digest="x")
 STATE = ProductState(product=PRODUCT, wish=MODEL, live=Placed(model=MODEL, colour="blue"))
-# An answer takes 6 ms of a processor: 120 of them a second are 0.72 of one, more than the target of 0.5.
+# An answer takes 6 ms of a processor: 60 of them a second are 0.36 of one, more than the target of 0.25, and little enough
+# that one replica keeps up on a machine that does other things too.
 FACTORY = """
 import time
 from serving.replica import Served
@@ -47,7 +48,7 @@ def build():
 
     return Served(app=app, digest="x", check_golden=lambda: None, close=lambda: None)
 """
-POLICY = ReplicaPolicy(least=1, most=2, busy=0.5, calm_s=6.0)
+POLICY = ReplicaPolicy(least=1, most=2, busy=0.25, calm_s=6.0)
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_replicas_come_and_go_by_load_and_no_request_fails(settings: Settings, c
     run_order(deployed, timeout_s=90)
     wait_until(lambda: guard.fit() == 1, timeout_s=10, what="the first replica")
 
-    busy = Load(settings, rate_per_s=120, duration_s=45)
+    busy = Load(settings, rate_per_s=60, duration_s=45)
     busy.start()
     wait_until(lambda: guard.fit() == 2, timeout_s=45, what="the second replica")
     quiet = Load(settings, rate_per_s=10, duration_s=60)
@@ -188,7 +189,7 @@ def test_replicas_come_and_go_by_load_and_no_request_fails(settings: Settings, c
     few = quiet.report()
 
     assert (many.failed, few.failed) == (0, 0), (many, few)
-    assert (many.offered, few.offered) == (5_400, 600)
+    assert (many.offered, few.offered) == (2_700, 600)
     changes = ScalingTable(scaling_file(settings.state)).read(job=name, last=9, changes=True)
     assert [(each.before, each.after) for each in changes] == [(1, 2), (2, 1)], json.dumps([c.reason for c in changes])
     for each in changes:
