@@ -1,7 +1,7 @@
-"""An API's page for people, made from its OpenAPI document: what to send, as a command that runs, and what comes back.
+"""An API's page for people, made from its OpenAPI document: what to send, as a command and as a form, and what comes back.
 
-One page without scripts, styles from elsewhere or any other request, so that it shows behind every wall. Its commands ask
-where the page itself was asked for.
+One page that asks nobody for anything until its reader does, so that it shows behind every wall: no styles and no scripts
+from elsewhere. Commands and forms ask where the page itself was asked for; without scripts the forms are not shown.
 """
 
 import json
@@ -12,9 +12,32 @@ from typing import Any
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "pre{background:#f5f5f5;padding:.8rem;overflow:auto}table{border-collapse:collapse}"
+    "h1,h2,p{overflow-wrap:anywhere}"
+    "pre,textarea{background:#f5f5f5;padding:.8rem;overflow:auto;font:14px/1.4 ui-monospace,monospace}"
+    "textarea{width:100%;box-sizing:border-box;border:1px solid #ccc}button{font:inherit;padding:.2rem 1rem}"
+    "table{border-collapse:collapse;display:block;overflow:auto}"
     "td,th{border:1px solid #ccc;padding:.2rem .6rem;text-align:left;vertical-align:top}"
 )
+# Sends what is written in a form, and shows the answer as text.
+_SCRIPT = """
+for (const form of document.forms) {
+  form.hidden = false;
+  form.onsubmit = async (event) => {
+    event.preventDefault();
+    const said = form.querySelector("output");
+    said.textContent = "";
+    try {
+      const headers = {"content-type": "application/json"};
+      const answer = await fetch(form.dataset.path, {method: "POST", headers, body: form.querySelector("textarea").value});
+      const text = await answer.text();
+      said.textContent = answer.status + " " + answer.statusText + "\\n" + text;
+      said.textContent = answer.status + " " + answer.statusText + "\\n" + JSON.stringify(JSON.parse(text), null, 2);
+    } catch (error) {
+      said.textContent ||= String(error);
+    }
+  };
+}
+"""
 # What may stand in a command that people copy.
 _HOST = re.compile(rb"[A-Za-z0-9.:\[\]-]{1,255}")
 
@@ -32,7 +55,8 @@ def docs_page(document: Mapping[str, Any], *, prefix: str, base: str) -> bytes: 
     """Return the page of an OpenAPI document, whose JSON is under ``prefix``; its commands ask at ``base``."""
     info = document["info"]
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
+        "<link rel=icon href='data:,'>",
         f"<title>{escape(info['title'])}</title><style>{_STYLE}</style>",
         f"<h1>{escape(info['title'])}, version {escape(info['version'])}</h1>",
         f"<p>{_text(info.get('description', ''))}</p>",
@@ -44,6 +68,7 @@ def docs_page(document: Mapping[str, Any], *, prefix: str, base: str) -> bytes: 
     parts.append("<h2>Schemas</h2>")
     for name, schema in document["components"]["schemas"].items():
         parts += _schema(name, schema)
+    parts.append(f"<script>{_SCRIPT}</script>")
     return "".join(parts).encode()
 
 
@@ -56,22 +81,26 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], base: str) 
         sent = json.dumps(body["example"], indent=2).replace("'", "'\\''")
         command = f"curl -s {base}{path} \\\n  -H 'content-type: application/json' \\\n  -d '{sent}'"
         yield f"<pre>{escape(command)}</pre>"
+        yield f"<form hidden data-path='{escape(path)}'><textarea rows=12 spellcheck=false aria-label='request'>"
+        yield f"{escape(json.dumps(body['example'], indent=2))}</textarea><button>Send</button>"
+        yield "<pre><output></output></pre></form>"
     yield "<table><tr><th>status</th><th>meaning</th></tr>"
     for status, answer in operation["responses"].items():
         yield f"<tr><td>{escape(status)}</td><td>{_text(answer['description'])}</td></tr>"
     yield "</table>"
     answered = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
     if "example" in answered:
-        yield f"<pre>{escape(json.dumps(answered['example'], indent=2))}</pre>"
+        yield f"<p>An answer, for example:</p><pre>{escape(json.dumps(answered['example'], indent=2))}</pre>"
 
 
 def _schema(name: str, schema: Mapping[str, Any]) -> Iterable[str]:
-    yield f"<h3>{escape(name)}</h3><p>{_text(schema.get('description', ''))}</p>"
+    yield f"<h3 id='{escape(name)}'>{escape(name)}</h3><p>{_text(schema.get('description', ''))}</p>"
     required = schema.get("required", [])
-    yield "<table><tr><th>field</th><th>type</th><th></th></tr>"
+    yield "<table><tr><th>field</th><th>type</th><th></th><th>meaning</th></tr>"
     for field, described in schema.get("properties", {}).items():
         needed = "needed" if field in required else ""
-        yield f"<tr><td>{escape(field)}</td><td>{escape(_kind(described))}</td><td>{needed}</td></tr>"
+        meant = "; ".join(filter(None, (_text(_said(described)), *map(escape, _limits(described)))))
+        yield f"<tr><td>{escape(field)}</td><td>{_kind(described)}</td><td>{needed}</td><td>{meant}</td></tr>"
     yield "</table>"
 
 
@@ -81,11 +110,27 @@ def _text(said: str) -> str:
 
 
 def _kind(described: Mapping[str, Any]) -> str:
+    """The type; one of ours leads to where it is described."""
     if "anyOf" in described:
         return " or ".join(_kind(each) for each in described["anyOf"])
     if "$ref" in described:
-        return str(described["$ref"]).rpartition("/")[2]
-    kind = str(described.get("type", "any"))
+        name = escape(str(described["$ref"]).rpartition("/")[2])
+        return f"<a href='#{name}'>{name}</a>"
+    kind = escape(str(described.get("type", "any")))
     inner = f" of {_kind(described['items'])}" if described.get("items") else ""
     named = described.get("format")
-    return f"{kind}{inner}" + (f" ({named})" if named else "")
+    return f"{kind}{inner}" + (f" ({escape(named)})" if named else "")
+
+
+def _said(described: Mapping[str, Any]) -> str:
+    """What a field means; a nullable one says it beside its type."""
+    said = (each.get("description", "") for each in (described, *described.get("anyOf", ())))
+    return next(filter(None, said), "")
+
+
+def _limits(described: Mapping[str, Any]) -> Iterable[str]:
+    for each in (described, *described.get("anyOf", ())):
+        if "minimum" in each and "maximum" in each:
+            yield f"{each['minimum']} to {each['maximum']}"
+        if "pattern" in each:
+            yield f"matches {each['pattern']}"

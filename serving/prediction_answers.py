@@ -4,6 +4,7 @@ The types here are also what the OpenAPI document shows, so that it cannot say s
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -14,6 +15,14 @@ from headway.predictions import ModelId
 from headway.problem import Problem
 from headway.product import Product
 from serving.scoring import Scored
+
+
+def _shown(description: str, **schema: str) -> msgspec.Meta:
+    return msgspec.Meta(description=description, extra_json_schema=schema)
+
+
+_AsOf = Annotated[str, _shown("the instant of the features, UTC", format="date-time")]
+_Receipt = Annotated[str, _shown("``GET /v1/predictions/{receipt}`` tells what went into this answer")]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,11 +36,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 class Features(msgspec.Struct, frozen=True, kw_only=True):
     """How fresh the features were: oldest watermark and its lag, views that lag too far, views without a row."""
 
-    watermark: str | None
-    lag_s: float | None
-    stale: list[str]
-    missing: list[str]
-    degraded: bool
+    watermark: Annotated[str, _shown("all events up to it are in every view", format="date-time")] | None
+    lag_s: Annotated[float, _shown("seconds from the watermark to as_of")] | None
+    stale: Annotated[list[str], _shown("views that lag more than they may")]
+    missing: Annotated[list[str], _shown("views without a row of their entity")]
+    degraded: Annotated[bool, _shown("the store did not answer in time: declared defaults were used")]
 
 
 class PredictionAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,19 +48,19 @@ class PredictionAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     product: str
     probability: float
-    as_of: str
+    as_of: _AsOf
     model: Model
     features: Features
-    receipt: str
+    receipt: _Receipt
 
 
 class ProblemAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """RFC 9457."""
 
-    type: str
+    type: Annotated[str, _shown("``urn:headway:problem:`` and the kind of problem")]
     title: str
     status: int
-    detail: str
+    detail: Annotated[str, _shown("field, got and wanted, and what to do")]
 
 
 class RowAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,9 +69,9 @@ class RowAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     index: int
     status: int
     probability: float | None = None
-    as_of: str | None = None
+    as_of: _AsOf | None = None
     features: Features | None = None
-    receipt: str | None = None
+    receipt: _Receipt | None = None
     problem: ProblemAnswer | None = None
 
 

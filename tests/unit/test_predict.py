@@ -1,5 +1,6 @@
 """What a client of the prediction API sees, with the online store and the log in memory."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -223,15 +224,27 @@ def shape(document: Any) -> Any:
     return [shape(value) for value in document[:1]] if isinstance(document, list) and document else None
 
 
-def test_the_page_for_people_shows_a_command_for_every_operation_and_asks_nobody_for_anything() -> None:
+def test_the_page_for_people_shows_a_command_and_a_form_for_every_operation_and_asks_nobody_for_anything() -> None:
     service = Service()
     answer = service.send("GET", "/v1/flight_delay/docs", headers={"host": "door:18000"})
 
     paths = service.send("GET", "/openapi.json").json()["paths"]
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert [path for path in paths if f"curl -s http://door:18000{path} \\\n" not in answer.text] == []
-    assert "<script" not in answer.text
-    assert "src=" not in answer.text
+    assert re.findall("data-path='(.+?)'", answer.text) == list(paths)
+    assert re.findall("https?://[^/ <]+", answer.text) == ["http://door:18000"] * len(paths)
+    assert [word for word in ("src=", "@import", "url(") if word in answer.text] == []
+
+
+def test_the_page_for_people_says_what_a_field_means_and_may_be() -> None:
+    page = Service().send("GET", "/v1/flight_delay/docs").text
+
+    assert "<td>distance_mi</td><td>integer</td><td>needed</td><td>statute miles; 1 to 12000</td>" in page
+    assert (
+        "<td>tail</td><td>string or null</td><td>needed</td><td>aircraft registration; matches ^[A-Z0-9]{2,8}$</td>"
+        in page
+    )
+    assert "<td>model</td><td><a href='#Model'>Model</a></td>" in page
 
 
 @pytest.mark.parametrize(
