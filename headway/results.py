@@ -6,7 +6,7 @@ same question; unless a version is asked for, the newest run speaks.
 """
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 import polars as pl
@@ -27,6 +27,10 @@ RESULT_COLUMNS = (
     "requested_at_us",
 )
 REFUSED_COLUMNS = ("as_of_us", "subject", "model_version", "run_id", "reason")
+# What every database takes: a place comes back from strangers.
+_AsOf = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Subject = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z")]
+_Version = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +58,9 @@ class RefusedRow(msgspec.Struct, frozen=True, kw_only=True):
 class Place(msgspec.Struct, frozen=True, array_like=True):
     """Where a page ended, in the order of (as-of, subject, version)."""
 
-    as_of_us: int
-    subject: str
-    model_version: int
+    as_of_us: _AsOf
+    subject: _Subject
+    model_version: _Version
 
 
 class Results(Protocol):

@@ -168,10 +168,11 @@ def test_health_follows_the_process_and_metrics_count_answers(api: BatchApi) -> 
     assert send(api, "GET", "/readyz").status_code == 503
 
 
-def test_a_place_survives_its_address_and_nothing_else_is_one() -> None:
+def test_a_place_survives_its_address_and_what_no_database_takes_is_none() -> None:
     place = Place(5, "flight/é?&=#", 3)
 
     assert read_place(write_place(place)) == place
-    for wrong in ("", "7b7d", "zz", write_place(place)[:-2]):
+    beyond = (Place(2**63, "f/1", 3), Place(5, "f\0", 3), Place(5, "f/1", 2**31), Place(5, "f/1", -1))
+    for wrong in ("", "7b7d", "zz", write_place(place)[:-2], *map(write_place, beyond)):
         with pytest.raises(InputRejected, match="after"):
             read_place(wrong)
