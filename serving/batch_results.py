@@ -1,7 +1,8 @@
 """Batch results over HTTP: ``GET /v1/batches/<product>?from=..&until=..``, page by page, for product applications.
 
 Plain ASGI over one database; the lake and the models are not needed to read. A page ends with ``next``, which asks for the
-rest; pages are cut by key, so rows that a run replaces meanwhile neither repeat nor hide their neighbours.
+rest; pages are cut by key, so rows that a run replaces meanwhile neither repeat nor hide their neighbours. ``/v1/batches/docs``
+is a page for people.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from headway.results import MOST_ROWS, Place, RefusedRow, Result, Results, place
 from serving.asgi import Answer, Receive, Scope, Send, json_answer, problem_answer, send_answer
 from serving.batch_metrics import BatchMetrics
 from serving.collector_limits import Refused
+from serving.docs_page import HTML, asked_at, docs_page
 from serving.prediction_answers import Model
 
 PATH = "/v1/batches"
@@ -76,8 +78,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 class BatchApi:
     """The ASGI application."""
 
-    def __init__(self, results: Results, products: Collection[str], document: Mapping[str, Any]) -> None:
-        self._results, self._products, self._document = results, tuple(sorted(products)), document
+    def __init__(self, results: Results, products: Collection[str], openapi: Mapping[str, Any]) -> None:
+        self._results, self._products, self._openapi = results, tuple(sorted(products)), openapi
+        # The second for those who come through the load balancer, which leads only what is under the prefix here.
+        self._documents: Mapping[str, Mapping[str, Any]] = {
+            "/openapi.json": openapi,
+            f"{PATH}/openapi.json": openapi,
+            PATH: {"products": self._products, "openapi": f"{PATH}/openapi.json", "docs": f"{PATH}/docs"},
+        }
         self._metrics = BatchMetrics()
         self.draining = False
 
@@ -89,13 +97,13 @@ class BatchApi:
             answer = problem_answer(problem, (b"allow", b"GET, HEAD"))
         else:
             try:
-                answer = await self._get(path, bytes(scope.get("query_string", b"")))
+                answer = await self._get(path, scope)
             except Refused as refusal:
                 answer = problem_answer(refusal.problem, *refusal.headers)
             self._metrics.answered(answer.status)
         await send_answer(send, answer)
 
-    async def _get(self, path: str, query: bytes) -> Answer:
+    async def _get(self, path: str, scope: Scope) -> Answer:
         match path:
             case "/livez":
                 return json_answer({"status": "alive"})
@@ -105,16 +113,17 @@ class BatchApi:
                 return json_answer({"status": "ready", "products": self._products})
             case "/metrics":
                 return self._metrics.page()
-            case "/openapi.json" | "/v1/batches/openapi.json":
-                return json_answer(self._document)
-            case "/v1/batches":
-                return json_answer({"products": self._products, "openapi": f"{PATH}/openapi.json"})
+            case "/docs" | "/v1/batches/docs":
+                base = asked_at(dict(scope["headers"]))
+                return Answer(200, docs_page(self._openapi, prefix=PATH, base=base), (HTML,))
+            case _ if path in self._documents:
+                return json_answer(self._documents[path])
         product, _, what = path.removeprefix(f"{PATH}/").partition("/")
         if not path.startswith(f"{PATH}/") or product not in self._products or what not in ("", "refused"):
             wanted = f"{PATH}/<product> or {PATH}/<product>/refused, product one of {', '.join(self._products)}"
             raise Refused(Problem(404, "not-found", f"{path}: wanted {wanted}"))
         try:
-            asked = _asked(query, names_version=not what)
+            asked = _asked(bytes(scope.get("query_string", b"")), names_version=not what)
         except InputRejected as error:
             raise Refused(Problem(400, "invalid-question", f"{error}; see {PATH}/openapi.json")) from error
         return await (self._refused(product, asked) if what else self._page(product, asked))

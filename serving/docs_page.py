@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
+from urllib.parse import urlencode
 
+HTML = (b"content-type", b"text/html; charset=utf-8")
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "h1,h2,p{overflow-wrap:anywhere}"
@@ -76,6 +78,15 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], base: str) 
     yield f"<h2>{method.upper()} {escape(path)}</h2><p>{_text(operation.get('summary', ''))}</p>"
     if said := operation.get("description"):
         yield f"<p>{_text(said)}</p>"
+    parameters = operation.get("parameters", [])
+    if method == "get":
+        asked = urlencode({each["name"]: each["example"] for each in parameters if "example" in each}, safe=":")
+        address = f"{base}{path}?{asked}" if asked else f"{base}{path}"
+        yield f"<pre>curl -s '{escape(address)}'</pre>"
+    if parameters:
+        yield "<table><tr><th>parameter</th><th>type</th><th></th><th>meaning</th></tr>"
+        yield from map(_parameter, parameters)
+        yield "</table>"
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     if "example" in body:
         sent = json.dumps(body["example"], indent=2).replace("'", "'\\''")
@@ -91,6 +102,12 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], base: str) 
     answered = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
     if "example" in answered:
         yield f"<p>An answer, for example:</p><pre>{escape(json.dumps(answered['example'], indent=2))}</pre>"
+
+
+def _parameter(parameter: Mapping[str, Any]) -> str:
+    said = (parameter["name"], _kind(parameter["schema"]), "needed" if parameter.get("required") else "")
+    cells = "".join(f"<td>{escape(each)}</td>" for each in said)
+    return f"<tr>{cells}<td>{_text(parameter.get('description', ''))}</td></tr>"
 
 
 def _schema(name: str, schema: Mapping[str, Any]) -> Iterable[str]:

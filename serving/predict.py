@@ -31,7 +31,7 @@ from serving.asgi import (
     send_answer,
     serve_lifespan,
 )
-from serving.docs_page import asked_at, docs_page
+from serving.docs_page import HTML, asked_at, docs_page
 from serving.inference import Inference
 from serving.inference_grpc import InferenceGrpc
 from serving.inference_http import PREFIX as INFERENCE_PREFIX
@@ -50,7 +50,6 @@ VERSION_HEADER = "x-headway-version"
 # S17 allows 50 ms; a batch of 5 ms costs the broker and this process a fifth of single records.
 _LOG_LINGER_MS = 5.0
 _RECEIPT = RECEIPT_HEADER.encode()
-_HTML = (b"content-type", b"text/html; charset=utf-8")
 
 
 class PredictionApi:
@@ -103,7 +102,7 @@ class PredictionApi:
                 return json_answer(self._openapi)
             case "/docs":
                 base = asked_at(dict(scope["headers"]))
-                return Answer(200, docs_page(self._openapi, prefix=self._prefix, base=base), (_HTML,))
+                return Answer(200, docs_page(self._openapi, prefix=self._prefix, base=base), (HTML,))
             case _:
                 wanted = f"POST {self._prefix}/predict, POST {self._prefix}/predict/rows, GET {self._prefix}/docs"
                 return problem_answer(Problem(404, "not-found", f"{path}: wanted {wanted}"))

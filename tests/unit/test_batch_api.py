@@ -1,6 +1,9 @@
 """What a product application sees of batch results, over a small database."""
 
 import asyncio
+import html
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,6 +157,30 @@ def test_every_path_of_the_document_answers_its_own_example(api: BatchApi) -> No
         assert send(api, "GET", path, params=given).status_code == 200
         for parameter in operations["get"]["parameters"]:
             assert parameter.get("required", False) == (parameter["name"] in ("from", "until"))
+
+
+@pytest.mark.parametrize("path", ["/docs", f"{PATH}/docs"])
+def test_the_page_for_people_shows_commands_that_answer_and_says_what_may_be_asked(api: BatchApi, path: str) -> None:
+    page = send(api, "GET", path, headers={"host": "door:18000"})
+    asked = [html.unescape(command) for command in re.findall(r"<pre>curl -s (.+?)</pre>", page.text)]
+
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert len(asked) == 4
+    for command in asked:
+        [address] = shlex.split(command)
+        assert send(api, "GET", address.removeprefix("http://door:18000")).status_code == 200
+    assert "<td>model_version</td><td>integer</td><td></td>" in page.text
+    assert "<td>from</td><td>string (date-time)</td><td>needed</td>" in page.text
+
+
+def test_examples_have_the_shape_of_answers(api: BatchApi) -> None:
+    paths = send(api, "GET", "/openapi.json").json()["paths"]
+    for path, key in ((URL, "results"), (f"{URL}/refused", "refused")):
+        example = paths[path]["get"]["responses"]["200"]["content"]["application/json"]["example"]
+        answer = send(api, "GET", path, params=ALL).json()
+
+        assert example.keys() == answer.keys()
+        assert example[key][0].keys() == answer[key][0].keys()
 
 
 def test_health_follows_the_process_and_metrics_count_answers(api: BatchApi) -> None:
