@@ -1,41 +1,40 @@
 """Ask a product for predictions: one request or many, from a thread or from an event loop, with a deadline that holds.
 
-`subscribe` gives the stream's answers instead.
-
 `Client` and `AsyncClient` answer alike and fail alike: `RequestRefused` for what will be refused again, `NotAnswered` when
 nobody answered in time. Retries are bounded by attempts, by the deadline and by a budget, so that a service in trouble is
-not asked twice as much. What bites: one client is for one thread, or one event loop; its budget is for all its calls.
+not asked twice as much. What batches answered is read in the same way; `subscribe` gives the stream's answers instead. What
+bites: one client is for one thread, or one event loop; its budget is for all its calls.
 """
 
-import asyncio
-import ssl
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
-
-import httpx
+from typing import TYPE_CHECKING, Self
 
 from headway.client_call import (
-    MAX_ANSWER_BYTES,
-    Attempted,
-    Call,
     Policy,
     Predicted,
     RequestRefused,
-    check_status,
     decode_predicted,
     decode_rows,
     encode_request,
     encode_rows,
 )
-from headway.clock import monotonic_s
+from headway.client_http import AsyncConnections, Connections
+from headway.client_results import (
+    BatchRefused,
+    BatchResult,
+    Page,
+    Row,
+    decode_refused,
+    decode_results,
+    page_query,
+    page_url,
+)
 
 if TYPE_CHECKING:
     from headway.subscription import Subscription
-
-Answer = TypeVar("Answer")
 
 
 class Client:
@@ -46,8 +45,8 @@ class Client:
     ) -> None:
         """Ask ``product`` at the load balancer's ``url``; over TLS, ``authorities`` is a PEM file of those to trust."""
         self._path = f"{url.rstrip('/')}/v1/{product}/predict"
-        self._policy = policy or Policy()
-        self._http = httpx.Client(trust_env=False, verify=_trusted(url, authorities))
+        self._batches = f"{url.rstrip('/')}/v1/batches/{product}"
+        self._http = Connections(url, policy or Policy(), authorities)
 
     def __enter__(self) -> Self:
         return self
@@ -66,33 +65,44 @@ class Client:
             RequestRefused: the request is wrong; names the field.
             NotAnswered: nobody answered before the deadline.
         """
-        return self._call(self._path, encode_request(request), decode_predicted, traceparent)
+        return self._http.call(self._path, encode_request(request), decode_predicted, traceparent)
 
     def predict_each(
         self, requests: Sequence[object], *, traceparent: str | None = None
     ) -> list[Predicted | RequestRefused]:
         """Return for each request its prediction, or why it alone is refused; raises like ``predict`` for the whole."""
-        return self._call(f"{self._path}/rows", encode_rows(requests), decode_rows, traceparent)
+        return self._http.call(f"{self._path}/rows", encode_rows(requests), decode_rows, traceparent)
 
-    def _call(self, url: str, body: bytes, decode: Callable[[bytes], Answer], traceparent: str | None) -> Answer:
-        call = Call(self._policy, traceparent=traceparent, now_s=monotonic_s())
+    def batch_results(
+        self, start: datetime, until: datetime, *, model_version: int | None = None, traceparent: str | None = None
+    ) -> Iterator[BatchResult]:
+        """Yield what batches answered for as-of instants in [start, until), in their order, of a version or the newest run.
+
+        Every page is a call of its own. One that is not answered ends the rows; to go on, start at the last row's as-of.
+
+        Raises:
+            RequestRefused: the question is wrong, or there is no such product.
+            NotAnswered: nobody answered before a page's deadline.
+        """
+        query = page_query(start, until, model_version=model_version)
+        return self._pages(self._batches, query, decode_results, traceparent)
+
+    def batch_refused(
+        self, start: datetime, until: datetime, *, traceparent: str | None = None
+    ) -> Iterator[BatchRefused]:
+        """Yield what batches did not answer, and why, like ``batch_results``."""
+        return self._pages(f"{self._batches}/refused", page_query(start, until), decode_refused, traceparent)
+
+    def _pages(
+        self, url: str, query: dict[str, str], decode: Callable[[bytes], Page[Row]], traceparent: str | None
+    ) -> Iterator[Row]:
+        after: str | None = None
         while True:
-            try:
-                return decode(self._attempt(call, url, body))
-            except Attempted as failed:
-                time.sleep(call.wait_s(failed, now_s=monotonic_s()))
-
-    def _attempt(self, call: Call, url: str, body: bytes) -> bytes:
-        try:
-            with self._http.stream("POST", url, content=body, headers=call.headers(), timeout=_left(call)) as response:
-                answer = b""
-                for chunk in response.iter_bytes():
-                    answer += chunk
-                    _check_bounds(call, answer)
-        except httpx.HTTPError as error:
-            raise _unanswered(error) from error
-        check_status(response.status_code, response.headers, answer)
-        return answer
+            page = self._http.call(page_url(url, query, after=after), None, decode, traceparent)
+            yield from page.rows
+            after = page.after
+            if after is None:
+                return
 
 
 class AsyncClient:
@@ -103,8 +113,8 @@ class AsyncClient:
     ) -> None:
         """Take the same as `Client`."""
         self._path = f"{url.rstrip('/')}/v1/{product}/predict"
-        self._policy = policy or Policy()
-        self._http = httpx.AsyncClient(trust_env=False, verify=_trusted(url, authorities))
+        self._batches = f"{url.rstrip('/')}/v1/batches/{product}"
+        self._http = AsyncConnections(url, policy or Policy(), authorities)
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,39 +126,42 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._http.close()
 
     async def predict(self, request: object, *, traceparent: str | None = None) -> Predicted:
         """See `Client.predict`."""
-        return await self._call(self._path, encode_request(request), decode_predicted, traceparent)
+        return await self._http.call(self._path, encode_request(request), decode_predicted, traceparent)
 
     async def predict_each(
         self, requests: Sequence[object], *, traceparent: str | None = None
     ) -> list[Predicted | RequestRefused]:
         """See `Client.predict_each`."""
-        return await self._call(f"{self._path}/rows", encode_rows(requests), decode_rows, traceparent)
+        return await self._http.call(f"{self._path}/rows", encode_rows(requests), decode_rows, traceparent)
 
-    async def _call(self, url: str, body: bytes, decode: Callable[[bytes], Answer], traceparent: str | None) -> Answer:
-        call = Call(self._policy, traceparent=traceparent, now_s=monotonic_s())
+    def batch_results(
+        self, start: datetime, until: datetime, *, model_version: int | None = None, traceparent: str | None = None
+    ) -> AsyncIterator[BatchResult]:
+        """See `Client.batch_results`."""
+        query = page_query(start, until, model_version=model_version)
+        return self._pages(self._batches, query, decode_results, traceparent)
+
+    def batch_refused(
+        self, start: datetime, until: datetime, *, traceparent: str | None = None
+    ) -> AsyncIterator[BatchRefused]:
+        """See `Client.batch_refused`."""
+        return self._pages(f"{self._batches}/refused", page_query(start, until), decode_refused, traceparent)
+
+    async def _pages(
+        self, url: str, query: dict[str, str], decode: Callable[[bytes], Page[Row]], traceparent: str | None
+    ) -> AsyncIterator[Row]:
+        after: str | None = None
         while True:
-            try:
-                return decode(await self._attempt(call, url, body))
-            except Attempted as failed:
-                await asyncio.sleep(call.wait_s(failed, now_s=monotonic_s()))
-
-    async def _attempt(self, call: Call, url: str, body: bytes) -> bytes:
-        try:
-            async with self._http.stream(
-                "POST", url, content=body, headers=call.headers(), timeout=_left(call)
-            ) as response:
-                answer = b""
-                async for chunk in response.aiter_bytes():
-                    answer += chunk
-                    _check_bounds(call, answer)
-        except httpx.HTTPError as error:
-            raise _unanswered(error) from error
-        check_status(response.status_code, response.headers, answer)
-        return answer
+            page = await self._http.call(page_url(url, query, after=after), None, decode, traceparent)
+            for row in page.rows:
+                yield row
+            after = page.after
+            if after is None:
+                return
 
 
 def subscribe(product: str, *, group: str, bootstrap: str | None = None, instance: str | None = None) -> "Subscription":
@@ -157,26 +170,3 @@ def subscribe(product: str, *, group: str, bootstrap: str | None = None, instanc
     from headway import subscription
 
     return subscription.subscribe(product, group=group, bootstrap=bootstrap, instance=instance)
-
-
-def _left(call: Call) -> float:
-    return max(0.001, call.until_s - monotonic_s())
-
-
-def _check_bounds(call: Call, answer: bytes) -> None:
-    """Have a whole exchange end by the deadline, even when bytes drip one by one."""
-    if monotonic_s() > call.until_s:
-        raise Attempted("the answer did not come in time", retry=False)
-    if len(answer) > MAX_ANSWER_BYTES:
-        raise Attempted(f"the answer is longer than {MAX_ANSWER_BYTES} bytes", retry=False)
-
-
-def _unanswered(error: httpx.HTTPError) -> Attempted:
-    return Attempted(f"{type(error).__name__}: {error}".rstrip(": "), retry=isinstance(error, httpx.TransportError))
-
-
-def _trusted(url: str, authorities: Path | None) -> ssl.SSLContext:
-    if not url.startswith("https:"):
-        # Trusts nobody and is not asked; reading the machine's authorities takes a tenth of a second.
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return ssl.create_default_context(cafile=authorities)

@@ -177,13 +177,21 @@ def encode_rows(requests: Sequence[object]) -> bytes:
 
 def decode_predicted(body: bytes) -> Predicted:
     """Return the prediction in an answer; raises `Attempted` for what is none."""
-    return _decoded(_PREDICTED, body)
+    return decode_answer(_PREDICTED, body)
 
 
 def decode_rows(body: bytes) -> list[Predicted | RequestRefused]:
     """Return for each row its prediction, or why it was refused; raises `Attempted` for what is no such answer."""
-    answer = _decoded(_ROWS, body)
+    answer = decode_answer(_ROWS, body)
     return [_row(answer, row) for row in answer.rows]
+
+
+def decode_answer(decoder: "msgspec.json.Decoder[Answer]", body: bytes) -> Answer:
+    """Return what an answer says; raises `Attempted` for what is none of its kind."""
+    try:
+        return decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise Attempted(f"the answer cannot be read ({error})", retry=False) from error
 
 
 def check_status(status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -221,13 +229,6 @@ def _row(answer: _Rows, row: _Row) -> Predicted | RequestRefused:
         features=row.features,
         receipt=row.receipt,
     )
-
-
-def _decoded(decoder: "msgspec.json.Decoder[Answer]", body: bytes) -> Answer:
-    try:
-        return decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise Attempted(f"the answer cannot be read ({error})", retry=False) from error
 
 
 def _trace_of(traceparent: str) -> str:

@@ -1,7 +1,7 @@
 """Batch results through the load balancer: the page's own example, pages of real rows, and a process that is killed."""
 
+import asyncio
 import os
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -11,11 +11,15 @@ import polars as pl
 import pytest
 
 from headway.adapters.results_database import ResultsDatabase
-from headway.clock import HOUR_US, format_us, parse_instant_us
+from headway.client import AsyncClient, Client
+from headway.client_call import Policy
+from headway.client_results import BatchResult
+from headway.clock import HOUR_US, format_us, from_us, parse_instant_us
 from headway.drift import Window
 from headway.local import lifecycle
 from headway.results import RESULT_COLUMNS
 from headway.settings import Settings, project_root
+from tests.page_examples import differences, examples
 from tests.serving_world import free_settings, short_folder
 
 pytestmark = [pytest.mark.integration]
@@ -25,6 +29,8 @@ JULY_US = parse_instant_us("2013-07-01T00:00:00Z", field="at")
 WEEK = Window(from_us=JULY_US, until_us=JULY_US + 7 * 24 * HOUR_US)
 ROWS = 2_500
 WITHIN_S = 60.0
+# Not what is tried here, and the machine may be busy.
+POLICY = Policy(deadline_s=WITHIN_S)
 
 
 def quiet(_: str) -> None:
@@ -59,13 +65,13 @@ def get(settings: Settings, path: str, **params: str) -> httpx.Response:
     return httpx.get(f"{settings.load_balancer_url}{path}", params=params, timeout=10)
 
 
-def test_the_page_shows_a_call_that_answers(settings: Settings) -> None:
-    [address] = re.findall(r"^\$ curl -s '(http://127\.0\.0\.1:18000\S+)'$", PAGE.read_text(), re.MULTILINE)
+@pytest.mark.parametrize("language", ["console", "python"])
+def test_the_page_shows_what_its_example_prints(settings: Settings, language: str) -> None:
+    [example] = [each for each in examples(PAGE) if each.language == language]
 
-    answer = httpx.get(address.replace("http://127.0.0.1:18000", settings.load_balancer_url), timeout=10)
+    printed = example.run({"18000": settings.ports.load_balancer})
 
-    assert answer.status_code == 200
-    assert [row["subject"] for row in answer.json()["results"]] == ["flight/0", "flight/1"]
+    assert differences(example, printed) == []
 
 
 def test_all_rows_of_a_week_come_page_by_page(settings: Settings) -> None:
@@ -79,6 +85,22 @@ def test_all_rows_of_a_week_come_page_by_page(settings: Settings) -> None:
     assert asked["after"] == ""
     assert found == [place / ROWS for place in range(ROWS)]
     assert get(settings, "/v1/batches/openapi.json").json()["openapi"] == "3.1.0"
+
+
+def test_a_client_reads_all_rows_of_a_week(settings: Settings) -> None:
+    start, until = from_us(WEEK.from_us), from_us(WEEK.until_us)
+
+    async def gathered() -> list[BatchResult]:
+        async with AsyncClient(settings.load_balancer_url, "flight_delay", policy=POLICY) as client:
+            return [row async for row in client.batch_results(start, until)]
+
+    with Client(settings.load_balancer_url, "flight_delay", policy=POLICY) as client:
+        found = list(client.batch_results(start, until))
+        refused = list(client.batch_refused(start, until))
+
+    assert [row.probability for row in found] == [place / ROWS for place in range(ROWS)]
+    assert (found[0].as_of, found[0].model.version, refused) == (start, 3, [])
+    assert asyncio.run(gathered()) == found
 
 
 def test_a_killed_process_comes_back_and_reads_on(settings: Settings) -> None:
