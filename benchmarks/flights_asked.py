@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from benchmarks.flights_model import write_version
 from benchmarks.flights_years import make_years
 from headway.adapters.delta import Lake
 from headway.adapters.lightgbm import LightGbm
@@ -17,17 +18,7 @@ from headway.clock import DAY_US
 from headway.commands import Say
 from headway.drift import Window
 from headway.features.offline import REVISION, ROW_TIME
-from headway.manifest import (
-    FORMAT,
-    MANIFEST_FILE,
-    MODEL_FILE,
-    Manifest,
-    TrainingFacts,
-    decode_manifest,
-    encode_manifest,
-    golden_request,
-    sha256,
-)
+from headway.manifest import MANIFEST_FILE, MODEL_FILE, decode_manifest
 from headway.matrix import matrix
 from headway.predictions import ModelId
 from headway.predictor import open_predictor
@@ -131,36 +122,5 @@ def _train(reads: BatchReads, window: Window, folder: Path, say: Say) -> None:
     labels = delay + generator.normal(scale=20.0, size=len(x)) > 15.0
     none = np.zeros(len(x), dtype=np.int64)
     rows = Matrix(assembler=Assembler(columns), x=x, labels=labels, window_us=none, days=none, slices={})
-    learner = LightGbm()
-    text = learner.fit(rows, product.model)
-    scorer = learner.load(text)
-    golden = tuple(
-        golden_request(request="{}", as_of_us=0, vector=row, score=scorer.score_row(row)) for row in x[:4].copy()
-    )
-    manifest = Manifest(
-        format=FORMAT,
-        product=product.name,
-        spec=product.model.name,
-        spec_digest=product.model.digest,
-        columns=columns,
-        views=product.view_digests,
-        reference_version=product.domain.load_reference().version,
-        model_sha256=sha256(text),
-        model_bytes=len(text),
-        training=TrainingFacts(
-            from_us=learned.from_us,
-            until_us=learned.until_us,
-            known_at_us=learned.until_us,
-            rows=len(x),
-            positives=int(labels.sum()),
-            excluded={},
-            tables={},
-        ),
-        metrics={},
-        weeks=(),
-        limits=None,
-        golden=golden,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODEL_FILE).write_bytes(text)
-    (folder / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
+    text = LightGbm().fit(rows, product.model)
+    write_version(folder, text, spec=product.model, trained=rows, inside=learned, request="{}")

@@ -12,9 +12,11 @@ import numpy as np
 from domains.flights.domain import DOMAIN
 from headway.adapters.lightgbm import LightGbm
 from headway.clock import DAY_US
+from headway.drift import Window
 from headway.evaluation import Floats
 from headway.manifest import FORMAT, MANIFEST_FILE, MODEL_FILE, Manifest, TrainingFacts, encode_manifest, golden_request
 from headway.manifest import sha256 as sha256_of
+from headway.product import ModelSpec
 from headway.training import Matrix
 from headway.vector import Assembler, Column
 from products.catalogue import find_product
@@ -49,30 +51,38 @@ def write_model(folder: Path) -> FlightsModel:
         assembler=Assembler(columns), x=rows, labels=labels, window_us=instants, days=instants // 1_000, slices={}
     )
     text = LightGbm().fit(matrix, SPEC)
-    scorer = LightGbm().load(text)
     request = (
         '{"carrier":"UA","flight":1545,"tail":"N14228","origin":"EWR","dest":"IAH","distance_mi":1400,'
         '"sched_dep":"2013-07-01T15:00:00Z","sched_arr":"2013-07-01T18:50:00Z"}'
     )
+    made_up = Window(from_us=0, until_us=DAY_US)
+    write_version(folder, text, spec=SPEC, trained=matrix, inside=made_up, request=request)
+    return FlightsModel(folder=folder, text=text, columns=columns, rows=rows)
+
+
+def write_version(folder: Path, text: bytes, *, spec: ModelSpec, trained: Matrix, inside: Window, request: str) -> None:
+    """Write a model and its manifest as a registry version has them; its proof is four of the rows it was trained on."""
+    scorer, columns = LightGbm().load(text), trained.assembler.columns
     golden = tuple(
-        golden_request(request=request, as_of_us=0, vector=row, score=scorer.score_row(row)) for row in rows[:4].copy()
+        golden_request(request=request, as_of_us=0, vector=row, score=scorer.score_row(row))
+        for row in trained.x[:4].copy()
     )
     manifest = Manifest(
         format=FORMAT,
         product=PRODUCT.name,
-        spec=SPEC.name,
-        spec_digest="0" * 16,
+        spec=spec.name,
+        spec_digest=spec.digest,
         columns=columns,
         views=PRODUCT.view_digests,
         reference_version=DOMAIN.load_reference().version,
         model_sha256=sha256_of(text),
         model_bytes=len(text),
         training=TrainingFacts(
-            from_us=0,
-            until_us=DAY_US,
-            known_at_us=DAY_US,
-            rows=_ROWS,
-            positives=int(labels.sum()),
+            from_us=inside.from_us,
+            until_us=inside.until_us,
+            known_at_us=inside.until_us,
+            rows=len(trained.x),
+            positives=int(trained.labels.sum()),
             excluded={},
             tables={},
         ),
@@ -84,7 +94,6 @@ def write_model(folder: Path) -> FlightsModel:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL_FILE).write_bytes(text)
     (folder / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
-    return FlightsModel(folder=folder, text=text, columns=columns, rows=rows)
 
 
 def _made_up(columns: tuple[Column, ...]) -> tuple[Floats, np.ndarray]:
