@@ -1,7 +1,7 @@
 """The vectors of many rows at once, column by column: bit for bit what `headway.vector.Assembler` makes row by row.
 
-For batch scoring, where one row after another costs more than the model does. A test holds both to equal bits, and a batch
-asks the assembler again about some of its rows. Refuses views that are unavailable: a batch reads the lake or fails.
+For batch scoring, whose rows are frames and cost more as Python values than the model does (`Assembler.matrix` is for those
+that are such values). A test holds both to equal bits, and a batch asks the assembler again about some rows. Refuses views that are unavailable: a batch reads the lake or fails.
 """
 
 from collections.abc import Mapping, Sequence
