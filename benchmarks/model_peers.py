@@ -1,13 +1,17 @@
 """Other makers' servers of P1's model, each at its best documented setting (benchmarks/peers/README.md)."""
 
 import json
-from collections.abc import Sequence
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from types import MappingProxyType
 
 from benchmarks import children
 from benchmarks.peers.environment import FOLDER, peer_python
 from benchmarks.request_path import RequestPath, check_answers
 from headway.commands import Say
+from headway.errors import PermanentFailure
 from headway.settings import LOOPBACK
 
 
@@ -26,6 +30,41 @@ def litserve_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
     python = str(peer_python("model", say=say))
     command = [python, str(FOLDER / "litserve_model.py"), str(port)]
     return _peer(started, path, name="litserve", command=command, port=port, say=say)
+
+
+def bentoml_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
+    """Start BentoML with the model; return where it answers."""
+    port = children.free_port()
+    python = str(peer_python("model", say=say))
+    command = [python, "-m", "bentoml", "serve", "bentoml_model:Model", "--working-dir", str(FOLDER)]
+    lean = {"BENTOML_HOME": str(path.folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+    where = ["--host", LOOPBACK, "--port", str(port)]
+    return _peer(started, path, name="bentoml", command=[*command, *where], port=port, say=say, env=lean)
+
+
+def mlflow_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
+    """Write the model as MLflow has it and start MLflow's server with it; return where it answers."""
+    python = peer_python("mlflow", say=say)
+    folder = path.folder / "mlflow"
+    lean = {
+        **_model_of(path),
+        # It starts the `uvicorn` that it finds there, and predicts on so many threads.
+        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    write = [str(python), str(FOLDER / "mlflow_model.py"), str(folder)]
+    wrote = subprocess.run(write, env={**os.environ, **lean}, capture_output=True, text=True, check=False)
+    if wrote.returncode != 0:
+        raise PermanentFailure(f"mlflow_model: {wrote.stderr[-500:]}")
+    port = children.free_port()
+    serve = [str(python), "-m", "mlflow", "models", "serve", "-m", str(folder), "--env-manager", "local"]
+    where = ["--workers", "1", "--host", LOOPBACK, "--port", str(port)]
+    ready = children.answers(port, "/ping")
+    started.enter_context(children.child("mlflow", [*serve, *where], folder=path.folder, ready=ready, env=lean))
+    url = f"http://{LOOPBACK}:{port}/invocations"
+    check_answers(url, path.array_questions(), path, say)
+    return url
 
 
 def mlserver_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
@@ -47,11 +86,24 @@ def mlserver_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
     return url
 
 
-def _peer(started: ExitStack, path: RequestPath, *, name: str, command: Sequence[str], port: int, say: Say) -> str:
-    environment = {"PEER_MODEL": str(path.model.folder / "model.txt"), "PYTHONPATH": ""}
-    started.enter_context(
-        children.child(name, command, folder=path.folder, ready=children.answers(port, "/docs"), env=environment)
-    )
+def _peer(
+    started: ExitStack,
+    path: RequestPath,
+    *,
+    name: str,
+    command: Sequence[str],
+    port: int,
+    say: Say,
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    ready = children.answers(port, "/docs")
+    environment = {**_model_of(path), **env}
+    started.enter_context(children.child(name, command, folder=path.folder, ready=ready, env=environment))
     url = f"http://{LOOPBACK}:{port}/predict"
     check_answers(url, path.peer_questions(), path, say)
     return url
+
+
+def _model_of(path: RequestPath) -> dict[str, str]:
+    """The peer's environment: nothing of ours but the model."""
+    return {"PEER_MODEL": str(path.model.folder / "model.txt"), "PYTHONPATH": ""}

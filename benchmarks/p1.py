@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.feature_doors import Door, load_script
 from benchmarks.frame import Contestant, Plan, Target, compare
-from benchmarks.model_peers import fastapi_peer, litserve_peer, mlserver_peer
+from benchmarks.model_peers import bentoml_peer, fastapi_peer, litserve_peer, mlflow_peer, mlserver_peer
 from benchmarks.report import outcome
 from benchmarks.request_path import request_path
 from headway.commands import Outcome, Say
@@ -24,9 +24,10 @@ def run(plan: Plan, say: Say) -> Outcome:
         path = started.enter_context(request_path(Path(name), say))
         peers = {
             "FastAPI, model only": fastapi_peer(started, path, say),
+            "BentoML, model only": bentoml_peer(started, path, say),
             "LitServe, model only": litserve_peer(started, path, say),
         }
-        mlserver = mlserver_peer(started, path, say)
+        mlflow, mlserver = mlflow_peer(started, path, say), mlserver_peer(started, path, say)
         ours, theirs = load_script(path.requests), load_script(path.peer_questions())
         compared = compare(
             "One prediction",
@@ -34,12 +35,15 @@ def run(plan: Plan, say: Say) -> Outcome:
             ours=_contestant("headway", path.balancer, ours, path.folder),
             peers=[
                 *(_contestant(each, url, theirs, path.folder) for each, url in peers.items()),
+                _contestant("MLflow, model only", mlflow, load_script(path.array_questions()), path.folder),
                 _contestant("MLServer, model only", mlserver, load_script(path.tensor_questions()), path.folder),
                 _contestant("headway, at the replica", path.replica, ours, path.folder),
             ],
             targets=[
                 Target(peer="FastAPI, model only", at_least=1.3, goal=2.0),
+                Target(peer="BentoML, model only", at_least=4.0),
                 Target(peer="LitServe, model only", at_least=4.0),
+                Target(peer="MLflow, model only", at_least=4.0),
                 Target(peer="MLServer, model only", at_least=1.5),
             ],
             plan=plan,

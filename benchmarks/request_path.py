@@ -69,6 +69,10 @@ class RequestPath:
         rows = [[None if np.isnan(value) else value for value in row] for row in self.vectors.tolist()]
         return [{"features": row} for row in rows]
 
+    def array_questions(self) -> list[dict[str, Any]]:
+        """The same rows as MLflow takes an array."""
+        return [{"inputs": [question["features"]]} for question in self.peer_questions()]
+
     def tensor_questions(self) -> list[dict[str, Any]]:
         """The same rows in the Open Inference Protocol, each one tensor."""
         shape = [1, self.vectors.shape[1]]
@@ -144,10 +148,16 @@ def check_answers(url: str, questions: Sequence[dict[str, Any]], path: RequestPa
     wanted = LightGbmScorer(path.model.text).score(path.vectors)
     for question, score in zip(questions, wanted.tolist(), strict=True):
         answer = _asked(url, question)
-        said = answer["outputs"][0]["data"][0] if "outputs" in answer else answer["probability"]
-        if said != score or answer.get("features", {}).get("degraded"):
+        if probability_of(answer) != score or answer.get("features", {}).get("degraded"):
             raise ContractViolation(f"{url}: got {answer}, wanted the probability {score} and no default")
     say(f"{url}: {len(questions)} answers are the model's own, to the bit")
+
+
+def probability_of(answer: dict[str, Any]) -> object:
+    """Read an answer of any of the protocols."""
+    if "outputs" in answer:
+        return answer["outputs"][0]["data"][0]
+    return answer["predictions"][0] if "predictions" in answer else answer["probability"]
 
 
 def _broker(started: ExitStack, folder: Path) -> str:
