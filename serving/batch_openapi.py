@@ -65,7 +65,7 @@ def batch_openapi(products: Iterable[str]) -> dict[str, Any]:  # Any: a JSON doc
 
 def _page(schema: dict[str, Any], example: ResultsAnswer | RefusedPage) -> dict[str, Any]:
     shown = {"schema": schema, "example": msgspec.to_builtins(example)}
-    return {"description": "A page; its ``next`` asks for the following one", "content": {"application/json": shown}}
+    return {"description": "A page", "content": {"application/json": shown}}
 
 
 def _answered(product: str) -> ResultsAnswer:

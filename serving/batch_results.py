@@ -7,7 +7,7 @@ is a page for people.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -21,49 +21,53 @@ from serving.asgi import Answer, Receive, Scope, Send, json_answer, problem_answ
 from serving.batch_metrics import BatchMetrics
 from serving.collector_limits import Refused
 from serving.docs_page import HTML, asked_at, docs_page
-from serving.prediction_answers import Model
+from serving.prediction_answers import Model, Receipt, shown
 
 PATH = "/v1/batches"
 _ROWS = 100
 _RETRY = (b"retry-after", b"1")
+_Subject = Annotated[str, shown("what was asked about, as its events name it")]
+_AsOf = Annotated[str, shown("the instant it was asked for, UTC", format="date-time")]
+_RunId = Annotated[str, shown("the run in Dagster")]
+_Next = Annotated[str, shown("what ``after`` takes for the following page; null behind the last")] | None
 _Row = TypeVar("_Row", Result, RefusedRow)
 
 
 class ResultAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer of a batch; ``receipt`` names it."""
+    """One answer of a batch."""
 
-    subject: str
-    as_of: str
+    subject: _Subject
+    as_of: _AsOf
     probability: float
     model: Model
-    run_id: str
-    receipt: str
+    run_id: _RunId
+    receipt: Receipt
 
 
 class RefusedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One row that a batch did not answer, and why."""
 
-    subject: str
-    as_of: str
+    subject: _Subject
+    as_of: _AsOf
     model_version: int
-    run_id: str
-    reason: str
+    run_id: _RunId
+    reason: Annotated[str, shown("field, got and wanted")]
 
 
 class ResultsAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of answers; ``next`` is what ``after`` takes for the following one, null at the end."""
+    """A page of answers."""
 
     product: str
     results: list[ResultAnswer]
-    next: str | None
+    next: _Next
 
 
 class RefusedPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of rows that were not answered; ``next`` likewise."""
+    """A page of rows that were not answered."""
 
     product: str
     refused: list[RefusedAnswer]
-    next: str | None
+    next: _Next
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

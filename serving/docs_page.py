@@ -16,6 +16,7 @@ _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "h1,h2,p{overflow-wrap:anywhere}"
     "pre,textarea{background:#f5f5f5;padding:.8rem;overflow:auto;font:14px/1.4 ui-monospace,monospace}"
+    "label{white-space:nowrap;margin-right:1rem}input{font:inherit;max-width:14rem}"
     "textarea{width:100%;box-sizing:border-box;border:1px solid #ccc}button{font:inherit;padding:.2rem 1rem}"
     "table{border-collapse:collapse;display:block;overflow:auto}"
     "td,th{border:1px solid #ccc;padding:.2rem .6rem;text-align:left;vertical-align:top}"
@@ -29,8 +30,10 @@ for (const form of document.forms) {
     const said = form.querySelector("output");
     said.textContent = "";
     try {
-      const headers = {"content-type": "application/json"};
-      const answer = await fetch(form.dataset.path, {method: "POST", headers, body: form.querySelector("textarea").value});
+      const headers = {"content-type": "application/json"}, body = form.querySelector("textarea")?.value;
+      const given = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
+      const path = form.dataset.path;
+      const answer = await (body ? fetch(path, {method: "POST", headers, body}) : fetch(`${path}?${given}`));
       const text = await answer.text();
       said.textContent = answer.status + " " + answer.statusText + "\\n" + text;
       said.textContent = answer.status + " " + answer.statusText + "\\n" + JSON.stringify(JSON.parse(text), null, 2);
@@ -80,13 +83,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], base: str) 
         yield f"<p>{_text(said)}</p>"
     parameters = operation.get("parameters", [])
     if method == "get":
-        asked = urlencode({each["name"]: each["example"] for each in parameters if "example" in each}, safe=":")
-        address = f"{base}{path}?{asked}" if asked else f"{base}{path}"
-        yield f"<pre>curl -s '{escape(address)}'</pre>"
-    if parameters:
-        yield "<table><tr><th>parameter</th><th>type</th><th></th><th>meaning</th></tr>"
-        yield from map(_parameter, parameters)
-        yield "</table>"
+        yield from _question(path, parameters, base)
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     if "example" in body:
         sent = json.dumps(body["example"], indent=2).replace("'", "'\\''")
@@ -104,10 +101,20 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], base: str) 
         yield f"<p>An answer, for example:</p><pre>{escape(json.dumps(answered['example'], indent=2))}</pre>"
 
 
-def _parameter(parameter: Mapping[str, Any]) -> str:
-    said = (parameter["name"], _kind(parameter["schema"]), "needed" if parameter.get("required") else "")
-    cells = "".join(f"<td>{escape(each)}</td>" for each in said)
-    return f"<tr>{cells}<td>{_text(parameter.get('description', ''))}</td></tr>"
+def _question(path: str, parameters: Iterable[Mapping[str, Any]], base: str) -> Iterable[str]:
+    asked = urlencode({each["name"]: each["example"] for each in parameters if "example" in each}, safe=":")
+    yield f"<pre>curl -s '{escape(f'{base}{path}?{asked}')}'</pre>"
+    yield f"<form hidden data-path='{escape(path)}'>"
+    for each in parameters:
+        name, example = escape(each["name"]), escape(str(each.get("example", "")))
+        yield f"<label>{name} <input name='{name}' value='{example}'></label> "
+    yield "<button>Send</button><pre><output></output></pre></form>"
+    yield "<table><tr><th>parameter</th><th>type</th><th></th><th>meaning</th></tr>"
+    for each in parameters:
+        yield _row(
+            each["name"], {"description": each["description"], **each["schema"]}, needed=each.get("required", False)
+        )
+    yield "</table>"
 
 
 def _schema(name: str, schema: Mapping[str, Any]) -> Iterable[str]:
@@ -115,10 +122,14 @@ def _schema(name: str, schema: Mapping[str, Any]) -> Iterable[str]:
     required = schema.get("required", [])
     yield "<table><tr><th>field</th><th>type</th><th></th><th>meaning</th></tr>"
     for field, described in schema.get("properties", {}).items():
-        needed = "needed" if field in required else ""
-        meant = "; ".join(filter(None, (_text(_said(described)), *map(escape, _limits(described)))))
-        yield f"<tr><td>{escape(field)}</td><td>{_kind(described)}</td><td>{needed}</td><td>{meant}</td></tr>"
+        yield _row(field, described, needed=field in required)
     yield "</table>"
+
+
+def _row(name: str, described: Mapping[str, Any], *, needed: bool) -> str:
+    meant = "; ".join(filter(None, (_text(_said(described)), *map(escape, _limits(described)))))
+    cells = (escape(name), _kind(described), "needed" if needed else "", meant)
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
 def _text(said: str) -> str:

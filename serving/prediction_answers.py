@@ -17,12 +17,13 @@ from headway.product import Product
 from serving.scoring import Scored
 
 
-def _shown(description: str, **schema: str) -> msgspec.Meta:
+def shown(description: str, **schema: str) -> msgspec.Meta:
+    """Return what the document says of a field."""
     return msgspec.Meta(description=description, extra_json_schema=schema)
 
 
-_AsOf = Annotated[str, _shown("the instant of the features, UTC", format="date-time")]
-_Receipt = Annotated[str, _shown("``GET /v1/predictions/{receipt}`` tells what went into this answer")]
+_AsOf = Annotated[str, shown("the instant of the features, UTC", format="date-time")]
+Receipt = Annotated[str, shown("``GET /v1/predictions/{receipt}`` tells what went into this answer")]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,11 +37,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 class Features(msgspec.Struct, frozen=True, kw_only=True):
     """How fresh the features were: oldest watermark and its lag, views that lag too far, views without a row."""
 
-    watermark: Annotated[str, _shown("all events up to it are in every view", format="date-time")] | None
-    lag_s: Annotated[float, _shown("seconds from the watermark to as_of")] | None
-    stale: Annotated[list[str], _shown("views that lag more than they may")]
-    missing: Annotated[list[str], _shown("views without a row of their entity")]
-    degraded: Annotated[bool, _shown("the store did not answer in time: declared defaults were used")]
+    watermark: Annotated[str, shown("all events up to it are in every view", format="date-time")] | None
+    lag_s: Annotated[float, shown("seconds from the watermark to as_of")] | None
+    stale: Annotated[list[str], shown("views that lag more than they may")]
+    missing: Annotated[list[str], shown("views without a row of their entity")]
+    degraded: Annotated[bool, shown("the store did not answer in time: declared defaults were used")]
 
 
 class PredictionAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,16 +52,16 @@ class PredictionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     as_of: _AsOf
     model: Model
     features: Features
-    receipt: _Receipt
+    receipt: Receipt
 
 
 class ProblemAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """RFC 9457."""
 
-    type: Annotated[str, _shown("``urn:headway:problem:`` and the kind of problem")]
+    type: Annotated[str, shown("``urn:headway:problem:`` and the kind of problem")]
     title: str
     status: int
-    detail: Annotated[str, _shown("field, got and wanted, and what to do")]
+    detail: Annotated[str, shown("field, got and wanted, and what to do")]
 
 
 class RowAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -71,7 +72,7 @@ class RowAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     probability: float | None = None
     as_of: _AsOf | None = None
     features: Features | None = None
-    receipt: _Receipt | None = None
+    receipt: Receipt | None = None
     problem: ProblemAnswer | None = None
 
 
