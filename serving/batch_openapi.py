@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from headway.results import MOST_ROWS
-from serving.batch_results import PATH, RefusedAnswer, RefusedPage, ResultAnswer, ResultsAnswer
+from serving.batch_results import PATH, ROWS, RefusedAnswer, RefusedPage, ResultAnswer, ResultsAnswer
 from serving.prediction_answers import Model, ProblemAnswer
 
 _REFUSALS = {
@@ -31,7 +31,11 @@ def batch_openapi(products: Iterable[str]) -> dict[str, Any]:  # Any: a JSON doc
     asked = [
         _parameter("from", _INSTANT, "first as-of", required=True, example="2013-07-01T00:00:00Z"),
         _parameter("until", _INSTANT, "before this as-of", required=True, example="2013-07-08T00:00:00Z"),
-        _parameter("limit", {"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": 100}, "rows of a page"),
+        _parameter(
+            "limit",
+            {"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": ROWS},
+            f"rows of a page, {ROWS} unless told",
+        ),
         _parameter("after", {"type": "string"}, "what the page before calls next"),
     ]
     version = _parameter(

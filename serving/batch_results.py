@@ -24,7 +24,8 @@ from serving.docs_page import HTML, asked_at, docs_page
 from serving.prediction_answers import Model, Receipt, shown
 
 PATH = "/v1/batches"
-_ROWS = 100
+# Of a page, unless told.
+ROWS = 100
 _RETRY = (b"retry-after", b"1")
 _Subject = Annotated[str, shown("what was asked about, as its events name it")]
 _AsOf = Annotated[str, shown("the instant it was asked for, UTC", format="date-time")]
@@ -195,7 +196,7 @@ def _asked(query: bytes, *, names_version: bool) -> Asked:
         raise InputRejected(f"until: got {given['until']}, wanted an instant after from, {given['from']}")
     return Asked(
         window=Window(from_us=from_us, until_us=until_us),
-        limit=_whole(given, "limit", most=MOST_ROWS) or _ROWS,
+        limit=_whole(given, "limit", most=MOST_ROWS) or ROWS,
         after=read_place(given["after"]) if "after" in given else None,
         version=_whole(given, "model_version", most=2**31 - 1),
     )

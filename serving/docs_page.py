@@ -18,7 +18,7 @@ _STYLE = (
     "pre,textarea{background:#f5f5f5;padding:.8rem;overflow:auto;font:14px/1.4 ui-monospace,monospace}"
     "label{white-space:nowrap;margin-right:1rem}input{font:inherit;max-width:14rem}"
     "textarea{width:100%;box-sizing:border-box;border:1px solid #ccc}button{font:inherit;padding:.2rem 1rem}"
-    "table{border-collapse:collapse;display:block;overflow:auto}"
+    "pre:has(output:empty){display:none}table{border-collapse:collapse;display:block;overflow:auto;margin:1rem 0}"
     "td,th{border:1px solid #ccc;padding:.2rem .6rem;text-align:left;vertical-align:top}"
 )
 # Sends what is written in a form, and shows the answer as text.

@@ -169,7 +169,7 @@ def test_the_page_for_people_shows_commands_that_answer_and_says_what_may_be_ask
     for command in asked:
         [address] = shlex.split(command)
         assert send(api, "GET", address.removeprefix("http://door:18000")).status_code == 200
-    assert "<td>limit</td><td>integer</td><td></td><td>rows of a page; 1 to 1000</td>" in page.text
+    assert "<td>limit</td><td>integer</td><td></td><td>rows of a page, 100 unless told; 1 to 1000</td>" in page.text
     assert "<td>from</td><td>string (date-time)</td><td>needed</td><td>first as-of</td>" in page.text
     assert re.findall("data-path='(.+?)'", page.text) == list(send(api, "GET", "/openapi.json").json()["paths"])
     assert "<input name='until' value='2013-07-08T00:00:00Z'>" in page.text
