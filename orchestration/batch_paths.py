@@ -1,6 +1,7 @@
-"""The batch path of `orchestration.scoring_paths`: batch scoring, given rows instead of a lake.
+"""The two batch paths of `orchestration.scoring_paths`: the engines of batch scoring, given rows instead of a lake.
 
-What stands in is what a batch reads; questions, vectors, predict and the rows of the table are its own.
+What stands in is what a batch reads; questions, vectors, predict and the rows of the table are its own. What bites: Spark's
+workers are other processes, so the vectors they made are not seen, and a session is started for the one asking.
 """
 
 import tempfile
@@ -12,7 +13,7 @@ import polars as pl
 
 from headway.adapters.delta import Lake
 from headway.batch import SUBJECT, BatchRun, request_fields
-from headway.batch_engine import Batch, score_in_process
+from headway.batch_engine import Batch, Engine, batch_engine
 from headway.batch_reads import BatchReads, Piece
 from headway.drift import Window
 from headway.features.changelog import DTYPES
@@ -20,6 +21,7 @@ from headway.features.offline import REVISION, ROW_TIME
 from headway.path_parity import PathAnswer, Scored
 from headway.predictions import ModelId
 from headway.progress import Progress
+from headway.settings import Settings
 from headway.training import AS_OF
 from orchestration.asking import Asking
 
@@ -45,6 +47,15 @@ class RowReads(BatchReads):
 
 def by_batch(asking: Asking) -> list[PathAnswer]:
     """Score all rows in one batch of this process."""
+    return _scored(asking, "process")
+
+
+def by_spark(asking: Asking) -> list[PathAnswer]:
+    """Score all rows in one batch on Spark."""
+    return _scored(asking, "spark")
+
+
+def _scored(asking: Asking, engine: Engine) -> list[PathAnswer]:
     predictor, recorder = asking.open()
     instants = [row.as_of_us for row in asking.rows]
     window = Window(from_us=min(instants), until_us=max(instants) + 1)
@@ -59,13 +70,14 @@ def by_batch(asking: Asking) -> list[PathAnswer]:
     with tempfile.TemporaryDirectory(prefix="headway-parity-") as name:
         batch = Batch(reads=_reads(asking, Path(name)), run=run, predictor=predictor, reference=asking.reference)
         order = batch.ask(piece).rows[SUBJECT].to_list()
-        recorder.vectors.clear()
-        [done] = score_in_process(batch, [piece], Path(name), Progress("parity", len(instants)))
+        with batch_engine(engine, Settings(), model=asking.model) as score:
+            recorder.vectors.clear()
+            [done] = score(batch, [piece], Path(name), Progress("parity", len(instants)))
         rows = pl.concat([pl.read_parquet(file, columns=[SUBJECT, "probability"]) for _, file in done.files])
     scores = dict(rows.iter_rows())
-    # Beyond the rows are those that a batch asks again one by one.
+    # Beyond the rows are those that a batch asks again one by one; of Spark's there are none.
     seen = dict(zip(order, recorder.vectors, strict=False))
-    return [Scored(score=scores[row.name], logged=scores[row.name], vector=seen[row.name]) for row in asking.rows]
+    return [Scored(score=scores[row.name], logged=scores[row.name], vector=seen.get(row.name)) for row in asking.rows]
 
 
 def _reads(asking: Asking, folder: Path) -> RowReads:

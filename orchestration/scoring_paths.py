@@ -8,14 +8,20 @@ from collections.abc import Callable, Mapping
 
 from headway.path_parity import PathAnswer, PathReport, compare_paths
 from orchestration.asking import Asking
-from orchestration.batch_paths import by_batch
+from orchestration.batch_paths import by_batch, by_spark
 from orchestration.request_paths import by_grpc, by_rest
 from orchestration.stream_paths import by_stream
 
 Answers = Callable[[Asking], list[PathAnswer]]
 
 # The first is what the others are held to.
-PATHS: Mapping[str, Answers] = {"rest": by_rest, "grpc": by_grpc, "stream": by_stream, "batch": by_batch}
+PATHS: Mapping[str, Answers] = {
+    "rest": by_rest,
+    "grpc": by_grpc,
+    "stream": by_stream,
+    "batch": by_batch,
+    "spark": by_spark,
+}
 
 
 def check_paths(asking: Asking, paths: Mapping[str, Answers] = PATHS) -> PathReport:

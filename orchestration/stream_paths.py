@@ -26,6 +26,12 @@ from streaming.live_models import LiveModels
 
 def by_stream(asking: Asking) -> list[PathAnswer]:
     """Have all rows asked by events of one batch."""
+    records, recorder = ask_scorer(asking)
+    return _answers(asking.product, records, recorder)
+
+
+def ask_scorer(asking: Asking) -> tuple[Sequence[Record], Recorder]:
+    """Return what the scorer would write, and what its model was given."""
     predictor, recorder = asking.open()
     # A row names its instant itself, where an event leaves it to the product.
     product = replace(asking.product, asked_at_us=lambda request: to_us(request.as_of))
@@ -45,7 +51,7 @@ def by_stream(asking: Asking) -> list[PathAnswer]:
         )
         scorer.assigned([0])
         records = scorer.handle([_asked(product, row, place) for place, row in enumerate(asking.rows)])
-    return _answers(product, records, recorder)
+    return records, recorder
 
 
 def _asked(product: Product, row: Row, offset: int) -> Message:

@@ -22,9 +22,9 @@ from headway.predictions import (
     prediction_rows,
     predictions_table,
 )
-from headway.topics import predictions_topic, topic_table
+from headway.topics import predictions_topic, scores_topic, topic_table
 from serving.receipts import ReceiptDesk, ReceiptSources
-from tests.serving_world import flight, product, trained
+from tests.serving_world import Trained, flight, product, trained
 
 AS_OF_US = parse_instant_us("2013-07-01T14:00:00Z", field="as_of")
 # Made at ASKED_US by the bits of a UUIDv7: its first 48 are milliseconds.
@@ -82,6 +82,7 @@ class Installation:
 
     root: Path
     now_us: int = ASKED_US
+    model: Trained = field(default_factory=lambda: trained(1))
     registry: MemoryRegistry = field(default_factory=MemoryRegistry)
     broker: MemoryBroker = field(default_factory=MemoryBroker)
     asked_for_models: int = 0
@@ -92,9 +93,13 @@ class Installation:
         self.broker.create(
             topic_table(views=[], products=[product().name], replication_factor=1, min_insync_replicas=1)
         )
-        model = trained(1)
         self.registry.register(
-            model.text, model.manifest, metrics={}, params={}, tags={COMMIT_TAG: "c0de"}, run="run-of-training"
+            self.model.text,
+            self.model.manifest,
+            metrics={},
+            params={},
+            tags={COMMIT_TAG: "c0de"},
+            run="run-of-training",
         )
 
     def log(self, *predictions: Prediction) -> None:
@@ -104,10 +109,12 @@ class Installation:
         """What the lake loader does with everything that is in the log."""
         table = predictions_table(product().name)
         self.lake.create(table)
-        for partition in range(self.broker.partition_count(self.topic)):
-            app_id = f"{self.topic}-{partition}"
+        topics = (self.topic, scores_topic(product().name))
+        places = [(topic, each) for topic in topics for each in range(self.broker.partition_count(topic))]
+        for topic, partition in places:
+            app_id = f"{topic}-{partition}"
             held = Lake(self.root).committed(table.name, app_id)
-            new = list(MemoryReader(self.broker).read_after(self.topic, partition, -1 if held is None else held))
+            new = list(MemoryReader(self.broker).read_after(topic, partition, -1 if held is None else held))
             if new:
                 self.lake.append_once(table.name, prediction_rows(new), app_id=app_id, version=new[-1].offset)
 

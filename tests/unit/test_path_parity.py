@@ -94,11 +94,13 @@ def planted(path: Answers, number: int) -> Answers:
 
 
 def test_every_path_scores_adversarial_rows_bit_for_bit_alike() -> None:
-    report = check_paths(asking())
+    in_process = {name: path for name, path in PATHS.items() if name != "spark"}
+
+    report = check_paths(asking(), in_process)
 
     assert report.held, report.mismatches
-    assert (report.rows, report.compared) == (ROWS, ROWS * (len(PATHS) - 1))
-    assert set(report.seen) == set(PATHS)
+    assert (report.rows, report.compared) == (ROWS, ROWS * (len(in_process) - 1))
+    assert set(report.seen) == set(in_process)
 
 
 def test_rows_are_at_the_ends_of_what_they_may_hold() -> None:
