@@ -23,12 +23,18 @@ _START_TIMEOUT_S = 60.0
 
 @contextlib.contextmanager
 def child(
-    name: str, command: Sequence[str], *, folder: Path, ready: Callable[[], bool], env: Mapping[str, str] | None = None
+    name: str,
+    command: Sequence[str],
+    *,
+    folder: Path,
+    ready: Callable[[], bool],
+    env: Mapping[str, str] | None = None,
+    within_s: float = _START_TIMEOUT_S,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a process until the block ends; its output is in ``<folder>/<name>.log``.
 
     Raises:
-        PermanentFailure: it ended, or was not ready within a minute.
+        PermanentFailure: it ended, or was not ready in time.
     """
     log = folder / f"{name}.log"
     with log.open("ab") as output:
@@ -41,7 +47,7 @@ def child(
             preexec_fn=tied_to_parent(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one thread here
         )
     try:
-        deadline = time.monotonic() + _START_TIMEOUT_S
+        deadline = time.monotonic() + within_s
         while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise PermanentFailure(f"{name}: not ready; it said {log.read_text(errors='replace')[-500:]}")

@@ -11,9 +11,12 @@ from typing import Any
 
 from benchmarks import children, wrk
 from benchmarks.frame import Comparison, Contestant, Plan, Sample, Target, compare
+from benchmarks.grpc_load import write_questions
 from headway.commands import Say
 from headway.errors import PermanentFailure
 from headway.settings import LOOPBACK, Settings, project_root
+from serving.grpc_server import FEATURE_SERVICE
+from serving.proto import features_pb2 as pb
 
 CONNECTIONS = 8
 _AS_OF = "2013-07-01T16:00:00Z"
@@ -49,11 +52,13 @@ class GrpcDoor:
     """A gRPC server under load, by a Python client in a process of its own: the client takes most of the time."""
 
     address: str
-    rows: Path
+    method: str
+    questions: Path
 
     def measure(self, seconds: float) -> Sample:
         """Load it and count answers."""
-        command = children.module("benchmarks.grpc_load", self.address, self.rows, seconds, CONNECTIONS, _AS_OF)
+        asked = (self.address, self.method, self.questions)
+        command = children.module("benchmarks.grpc_load", *asked, seconds, CONNECTIONS)
         done = subprocess.run(command, capture_output=True, text=True, cwd=project_root(), check=False)
         if done.returncode != 0:
             raise PermanentFailure(f"grpc_load: {done.stderr[-500:]}")
@@ -66,8 +71,6 @@ def compare_doors(
     folder: Path, *, store: str, project: str, flights: Sequence[dict[str, str]], plan: Plan, say: Say
 ) -> Comparison:
     """Start one replica and Feast's server, and compare."""
-    rows = folder / "rows.json"
-    rows.write_text(json.dumps(flights[:500]))
     with ExitStack() as started:
         port, grpc_port = _replica(started, folder, store=store, project=project)
         feast_port = _feast_server(started, folder)
@@ -84,7 +87,11 @@ def compare_doors(
         feast = Door(
             url=f"http://{LOOPBACK}:{feast_port}/get-online-features", script=load_script(theirs), folder=folder
         )
-        grpc = GrpcDoor(address=f"{LOOPBACK}:{grpc_port}", rows=rows)
+        grpc = GrpcDoor(
+            address=f"{LOOPBACK}:{grpc_port}",
+            method=f"/{FEATURE_SERVICE}/GetFeatures",
+            questions=write_questions(_messages(flights[:500]), folder / "questions.json"),
+        )
         return compare(
             "One row over the network",
             unit="answers/s",
@@ -135,6 +142,16 @@ def _feast_server(started: ExitStack, folder: Path) -> int:
         children.child("feast", command, folder=folder, ready=children.answers(port, "/health"), env={})
     )
     return port
+
+
+def _messages(flights: Sequence[dict[str, str]]) -> list[bytes]:
+    messages = []
+    for flight in flights:
+        message = pb.GetFeaturesRequest(service="flight_delay")
+        message.rows.add().update(flight)
+        message.as_of.FromJsonString(_AS_OF)
+        messages.append(message.SerializeToString())
+    return messages
 
 
 def load_script(bodies: Sequence[object]) -> str:

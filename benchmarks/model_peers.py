@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from types import MappingProxyType
 
 from benchmarks import children
+from benchmarks.inference_messages import PEER, check_messages, row_messages
 from benchmarks.peers.environment import FOLDER, peer_python
 from benchmarks.request_path import RequestPath, check_answers
 from headway.commands import Say
@@ -68,22 +69,34 @@ def mlflow_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
 
 
 def mlserver_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
-    """Start MLServer with the model, in one process and without its extras; return where it answers."""
+    """Start MLServer with the model; return where it answers over HTTP."""
+    url, _ = _mlserver(started, path, say)
+    check_answers(url, path.tensor_questions(), path, say)
+    return url
+
+
+def mlserver_grpc_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
+    """Start MLServer with the model; return where it answers over gRPC."""
+    _, address = _mlserver(started, path, say)
+    check_messages(address, row_messages(path), path, say)
+    return address
+
+
+def _mlserver(started: ExitStack, path: RequestPath, say: Say) -> tuple[str, str]:
+    """Start it in one process and without its extras; return where it answers over HTTP and over gRPC."""
     python = str(peer_python("mlserver", say=say))
     ports = {name: children.free_port() for name in ("http_port", "grpc_port", "metrics_port")}
     folder = path.folder / "mlserver"
     folder.mkdir()
     lean = {"host": LOOPBACK, "parallel_workers": 0, "debug": False, "gzip_enabled": False, "metrics_endpoint": None}
     (folder / "settings.json").write_text(json.dumps({**lean, **ports}))
-    model = {"name": "peer", "implementation": "mlserver_model.Model"}
+    model = {"name": PEER, "implementation": "mlserver_model.Model"}
     (folder / "model-settings.json").write_text(json.dumps(model))
     environment = {"PEER_MODEL": str(path.model.folder / "model.txt"), "PYTHONPATH": str(FOLDER)}
-    ready = children.answers(ports["http_port"], "/v2/models/peer/ready")
+    ready = children.answers(ports["http_port"], f"/v2/models/{PEER}/ready")
     command = [python, "-m", "mlserver.cli.main", "start", str(folder)]
     started.enter_context(children.child("mlserver", command, folder=path.folder, ready=ready, env=environment))
-    url = f"http://{LOOPBACK}:{ports['http_port']}/v2/models/peer/infer"
-    check_answers(url, path.tensor_questions(), path, say)
-    return url
+    return f"http://{LOOPBACK}:{ports['http_port']}/v2/models/{PEER}/infer", f"{LOOPBACK}:{ports['grpc_port']}"
 
 
 def _peer(

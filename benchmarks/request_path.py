@@ -21,7 +21,7 @@ from benchmarks.flights_model import PRODUCT, FlightsModel, write_model
 from benchmarks.flights_online import fill_with_flights
 from benchmarks.replica_job import APPLICATION, VERSION
 from domains.flights.domain import DOMAIN
-from headway.adapters.haproxy import check_load_balancer, haproxy_command, write_load_balancer
+from headway.adapters.haproxy import LoadBalancerTable, check_load_balancer, haproxy_command, write_load_balancer
 from headway.adapters.lightgbm import LightGbmScorer
 from headway.adapters.redis_online import OnlineReader
 from headway.clock import parse_instant_us, to_us
@@ -58,6 +58,7 @@ class RequestPath:
     model: FlightsModel
     balancer: str
     inference: str
+    inference_grpc: str
     replica: str
     metrics: str
     requests: Sequence[dict[str, Any]]
@@ -121,7 +122,8 @@ def request_path(folder: Path, say: Say) -> Iterator[RequestPath]:
             children.child("replica", replica, folder=folder, ready=lambda: bool(read_records(registry, APPLICATION)))
         )
         [record] = read_records(registry, APPLICATION)
-        door = f"http://{LOOPBACK}:{_balancer(started, folder, registry, record.digest)}"
+        table = _balancer(started, folder, registry, record.digest)
+        door = f"http://{LOOPBACK}:{table.port}"
         own = f"http://{LOOPBACK}:{record.port}"
         views, vectors = _read(url, model, requests)
         path = RequestPath(
@@ -130,6 +132,7 @@ def request_path(folder: Path, say: Say) -> Iterator[RequestPath]:
             balancer=f"{door}/v1/{PRODUCT.name}/predict",
             replica=f"{own}/v1/{PRODUCT.name}/predict",
             inference=f"{door}/v2/models/{PRODUCT.name}/infer",
+            inference_grpc=f"{LOOPBACK}:{table.grpc_port}",
             metrics=f"{own}/metrics",
             requests=requests,
             views=views,
@@ -145,12 +148,26 @@ def check_answers(url: str, questions: Sequence[dict[str, Any]], path: RequestPa
     Raises:
         ContractViolation: one differs, or is not what it should be.
     """
-    wanted = LightGbmScorer(path.model.text).score(path.vectors)
-    for question, score in zip(questions, wanted.tolist(), strict=True):
+    scores = []
+    for question in questions:
         answer = _asked(url, question)
-        if probability_of(answer) != score or answer.get("features", {}).get("degraded"):
-            raise ContractViolation(f"{url}: got {answer}, wanted the probability {score} and no default")
-    say(f"{url}: {len(questions)} answers are the model's own, to the bit")
+        if answer.get("features", {}).get("degraded"):
+            raise ContractViolation(f"{url}: got {answer}, wanted no default")
+        scores.append(probability_of(answer))
+    require_scores(url, scores, path, say)
+
+
+def require_scores(door: str, scores: Sequence[object], path: RequestPath, say: Say) -> None:
+    """Compare scores with the model's own, bit for bit.
+
+    Raises:
+        ContractViolation: one differs.
+    """
+    wanted = LightGbmScorer(path.model.text).score(path.vectors).tolist()
+    for place, (said, score) in enumerate(zip(scores, wanted, strict=True)):
+        if said != score:
+            raise ContractViolation(f"{door}, question {place}: got the probability {said}, wanted {score}")
+    say(f"{door}: {len(scores)} answers are the model's own, to the bit")
 
 
 def probability_of(answer: dict[str, Any]) -> object:
@@ -169,7 +186,7 @@ def _broker(started: ExitStack, folder: Path) -> str:
     return broker.bootstrap
 
 
-def _balancer(started: ExitStack, folder: Path, registry: Path, digest: str) -> int:
+def _balancer(started: ExitStack, folder: Path, registry: Path, digest: str) -> LoadBalancerTable:
     ports = {name: children.free_port() for name in ("load_balancer", "load_balancer_grpc", "load_balancer_metrics")}
     settings = Settings(state=folder, ports=ports)
     live = Placed(model=PinnedVersion(version=VERSION, digest=digest), colour="blue")
@@ -183,7 +200,7 @@ def _balancer(started: ExitStack, folder: Path, registry: Path, digest: str) -> 
     check_load_balancer(table)
     ready = children.answers(table.port, f"/v1/{PRODUCT.name}/livez")
     started.enter_context(children.child("haproxy", haproxy_command(table), folder=folder, ready=ready))
-    return table.port
+    return table
 
 
 def _read(url: str, model: FlightsModel, requests: Sequence[dict[str, Any]]) -> tuple[Sequence[GivenViews], Floats]:

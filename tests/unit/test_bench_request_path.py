@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from benchmarks.flights_model import FlightsModel
+from benchmarks.inference_messages import row_messages
 from benchmarks.request_path import RequestPath, probability_of
+from serving.proto import inference_pb2 as pb
 
 PATH = RequestPath(
     folder=Path(),
     model=FlightsModel(folder=Path(), text=b"", columns=(), rows=np.empty((0, 2))),
     balancer="",
     inference="",
+    inference_grpc="",
     replica="",
     metrics="",
     requests=[],
@@ -28,6 +31,9 @@ def test_every_peer_is_asked_for_the_same_rows_with_null_for_what_is_missing() -
     assert [each["inputs"] for each in PATH.array_questions()] == [[row] for row in rows]
     tensors = [each["inputs"][0] for each in PATH.tensor_questions()]
     assert [(each["shape"], each["data"]) for each in tensors] == [([1, 2], row) for row in rows]
+    messages = [pb.ModelInferRequest.FromString(each) for each in row_messages(PATH)]
+    assert [list(each.inputs[0].shape) for each in messages] == [[1, 2], [1, 2]]
+    assert b"".join(each.raw_input_contents[0] for each in messages) == PATH.vectors.tobytes()
 
 
 @pytest.mark.parametrize(
