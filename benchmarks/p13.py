@@ -1,7 +1,8 @@
 """Cost growth: processor time per event of the Enricher with a second instance beside the first.
 
 One topic of real events, read from its start in each window by one instance or by two of one group. Counted are the
-processor seconds of the instances alone; those of the broker, which has twice the connections, are not.
+processor seconds of the instances alone; those of the broker, which has twice the connections, are not. What an event of a
+backfill costs from 1 to 50 million of them, and a row of a batch from 0.3 to 5 million, is held flat by P11 and P10.
 """
 
 import contextlib
