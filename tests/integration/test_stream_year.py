@@ -41,7 +41,12 @@ from tests.serving_world import product
 from tests.valkey_world import running_valkey
 
 # redis-py warns about its own deprecations.
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.integration, pytest.mark.long]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.integration,
+    pytest.mark.long,
+    pytest.mark.timeout(1800),
+]
 PROJECT = "year"
 FROM_US = parse_instant_us("2013-01-01T00:00:00Z", field="start")
 UNTIL_US = parse_instant_us("2014-01-02T00:00:00Z", field="end")
