@@ -62,14 +62,38 @@ class LoadReport:
         return self.latencies_s[min(int(quantile * len(self.latencies_s)), len(self.latencies_s) - 1)]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """What became of one request. ``due_s`` is its instant in the schedule, by the loop's clock, which is the monotonic.
+
+    Attributes:
+        place: in the schedule, from 0.
+        status: of the answer; 0 when there was none.
+        body: of the answer.
+        lost: why there was none.
+        latency_s: from ``due_s`` to the answer, or to giving up.
+    """
+
+    place: int
+    due_s: float
+    status: int
+    body: bytes
+    lost: str | None
+    latency_s: float
+
+
+Tell = Callable[[Answered], None]
+
+
 class _Connection(asyncio.Protocol):
     """One keep-alive HTTP/1.1 connection that carries one request at a time."""
 
     def __init__(self, tag_header: bytes) -> None:
         self._tag_header = tag_header
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[tuple[int, str]] | None = None
+        self._answer: asyncio.Future[tuple[int, str, bytes]] | None = None
         self._tag = ""
+        self._body: list[bytes] = []
         self.usable = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,10 +106,11 @@ class _Connection(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionResetError(str(exc or "closed without an answer")))
 
-    def send(self, wire: bytes) -> asyncio.Future[tuple[int, str]]:
+    def send(self, wire: bytes) -> asyncio.Future[tuple[int, str, bytes]]:
         assert self._transport is not None
         self._parser = httptools.HttpResponseParser(self)
         self._tag = ""
+        self._body = []
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(wire)
         return self._answer
@@ -102,10 +127,13 @@ class _Connection(asyncio.Protocol):
         if name.lower() == self._tag_header:
             self._tag = value.decode("latin-1")
 
+    def on_body(self, part: bytes) -> None:
+        self._body.append(part)
+
     def on_message_complete(self) -> None:
         self.usable = self.usable and self._parser.should_keep_alive()
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result((self._parser.get_status_code(), self._tag))
+            self._answer.set_result((self._parser.get_status_code(), self._tag, b"".join(self._body)))
 
     def close(self) -> None:
         self.usable = False
@@ -116,8 +144,8 @@ class _Connection(asyncio.Protocol):
 class _Offer:
     """The state of one run: idle connections and tallies."""
 
-    def __init__(self, *, host: str, port: int, timeout_s: float, tag_header: str) -> None:
-        self._host, self._port, self._timeout_s = host, port, timeout_s
+    def __init__(self, *, host: str, port: int, timeout_s: float, tag_header: str, told: Tell | None) -> None:
+        self._host, self._port, self._timeout_s, self._told = host, port, timeout_s, told
         self._tag_header = tag_header.lower().encode()
         self._idle: list[_Connection] = []
         self.statuses: Counter[int] = Counter()
@@ -134,30 +162,35 @@ class _Offer:
         _, connection = await loop.create_connection(lambda: _Connection(self._tag_header), self._host, self._port)
         return connection
 
-    async def exchange(self, request: HttpRequest, *, due: float) -> None:
+    async def exchange(self, request: HttpRequest, *, due: float, place: int) -> None:
         loop = asyncio.get_running_loop()
         connection: _Connection | None = None
+        status, body, lost = 0, b"", None
         try:
             async with asyncio.timeout_at(due + self._timeout_s):
                 connection = await self._connection()
-                status, tag = await connection.send(request.encoded(f"{self._host}:{self._port}"))
+                status, tag, body = await connection.send(request.encoded(f"{self._host}:{self._port}"))
         except TimeoutError:
-            self._lose("timed_out", connection)
+            lost = self._lose("timed_out", connection)
         except ConnectionRefusedError:
-            self._lose("refused", connection)
+            lost = self._lose("refused", connection)
         except OSError:
-            self._lose("reset", connection)
+            lost = self._lose("reset", connection)
         else:
             self.latencies_s.append(loop.time() - due)
             self.statuses[status] += 1
             self.tags[tag] += 1
             if connection.usable:
                 self._idle.append(connection)
+        if self._told is not None:
+            waited_s = loop.time() - due
+            self._told(Answered(place=place, due_s=due, status=status, body=body, lost=lost, latency_s=waited_s))
 
-    def _lose(self, outcome: str, connection: _Connection | None) -> None:
+    def _lose(self, outcome: str, connection: _Connection | None) -> str:
         self.lost[outcome] += 1
         if connection is not None:
             connection.close()
+        return outcome
 
     def close(self) -> None:
         for connection in self._idle:
@@ -173,6 +206,8 @@ async def offer_load(
     duration_s: float,
     timeout_s: float,
     tag_header: str,
+    told: Tell | None = None,
+    stopped: Callable[[], bool] | None = None,
 ) -> LoadReport:
     """Offer ``rate_per_s * duration_s`` requests evenly spaced and tell what became of each.
 
@@ -184,21 +219,24 @@ async def offer_load(
         duration_s: length of the schedule; the call returns when the last request is settled.
         timeout_s: how long a client waits, from the scheduled instant, connecting included.
         tag_header: a response header to count answers by, such as the one that names the model version.
+        told: is given what became of each request, in the order of their ends.
+        stopped: ends the schedule early once it holds.
     """
     loop = asyncio.get_running_loop()
-    offer = _Offer(host=host, port=port, timeout_s=timeout_s, tag_header=tag_header)
-    count = round(rate_per_s * duration_s)
-    begin, slip_s = loop.time() + 0.01, 0.0
+    offer = _Offer(host=host, port=port, timeout_s=timeout_s, tag_header=tag_header, told=told)
+    begin, slip_s, offered = loop.time() + 0.01, 0.0, 0
     async with asyncio.TaskGroup() as tasks:
-        for place in range(count):
+        for place in range(round(rate_per_s * duration_s)):
             due = begin + place / rate_per_s
             if (wait_s := due - loop.time()) > 0:
                 await asyncio.sleep(wait_s)
-            slip_s = max(slip_s, loop.time() - due)
-            tasks.create_task(offer.exchange(request_at(place), due=due))
+            if stopped is not None and stopped():
+                break
+            offered, slip_s = place + 1, max(slip_s, loop.time() - due)
+            tasks.create_task(offer.exchange(request_at(place), due=due, place=place))
     offer.close()
     return LoadReport(
-        offered=count,
+        offered=offered,
         by_status=dict(sorted(offer.statuses.items())),
         by_tag=dict(sorted(offer.tags.items())),
         refused=offer.lost["refused"],

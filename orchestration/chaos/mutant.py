@@ -119,6 +119,13 @@ MUTANTS: Mapping[str, Mutant] = {
         argument="online-writer",
         plant=planted_features.leave_rows_out,
     ),
+    "retries-nothing": Mutant(
+        bug="the load balancer does not ask another replica when one does not answer",
+        module="serving.balancer",
+        argument=None,
+        also="serving.release_guard",
+        plant=planted.retry_nothing,
+    ),
     "scores-in-two-steps": Mutant(
         bug="the scorer commits its offsets in one transaction and its scores in another",
         module="streaming.main",

@@ -186,6 +186,19 @@ def forget_state() -> None:
     AggregateHandler.assigned = begin_anew  # type: ignore[method-assign]
 
 
+def retry_nothing() -> None:
+    """The load balancer asks nobody else when a replica does not answer."""
+    from headway.adapters.haproxy import Backend
+
+    checked = Backend.__post_init__
+
+    def without_retries(self: Any) -> None:
+        checked(self)
+        object.__setattr__(self, "retry_on", ())
+
+    Backend.__post_init__ = without_retries  # type: ignore[method-assign]
+
+
 def forget_plan() -> None:
     """The scorer answers with whatever is live when it comes, and remembers nothing of who answered before."""
     from headway.scores import Plan

@@ -25,7 +25,7 @@ from headway.topics import PARTITIONS
 from orchestration.chaos.failpoint_log import FailPointLog
 from orchestration.chaos.faults import Fault, Injector, is_kind, plan_kills
 from orchestration.chaos.report import Report, Trial
-from orchestration.chaos.scoring import QuestionDrive, fill_store, model_version, plan_questions, steps_of
+from orchestration.chaos.scoring import QuestionDrive, fill_store, model_version, plan_questions, plan_rows, steps_of
 from orchestration.chaos.scoring_books import judge_scores, settle_scores
 from orchestration.chaos.scoring_verdict import ScoringVerdict
 from orchestration.chaos.spare import idle_spare
@@ -85,7 +85,7 @@ def run(trial: Trial) -> Report:
             registry.register(*version, metrics={}, params={}, tags={}, run=None).version for version in versions
         ]
         registry.set_alias(PRODUCT, LIVE, numbers[0])
-        rows = fill_store(settings, product, questions, generator)
+        rows = fill_store(settings, product, plan_rows(product, questions, generator))
         trial.say(f"{len(questions):,} questions, {rows:,} rows in the online store, versions {numbers}")
         injector = Injector(lambda: processes_of(settings), trial.say)
         begun_s = monotonic_s()

@@ -86,27 +86,33 @@ def model_version(product: Product, events: Sequence[Event], *, seed: int) -> tu
     return text, manifest
 
 
-def fill_store(settings: Settings, product: Product, events: Sequence[Event], generator: random.Random) -> int:
-    """Give every entity that a question names a row, older than all questions, and watermarks beyond them all."""
+def plan_rows(product: Product, events: Sequence[Event], generator: random.Random) -> list[OnlineRow]:
+    """Return a row for every entity that a question names, older than all questions."""
+    row_us = FROM_US - HOUR_US
+    rows = []
+    for view in product.feature_views.values():
+        features = product.use(view.qualified).features
+        named = {tuple(e.data[key] for key in view.keys) for e in events}
+        rows += [
+            OnlineRow(
+                view=view.online_name,
+                keys=dict(zip(view.keys, entity, strict=True)),
+                event_timestamp_us=row_us,
+                revision=1,
+                values={n: row_us if n.startswith("last_at") else generator.randrange(100) for n in features},
+            )
+            for entity in sorted(entity for entity in named if None not in entity)
+        ]
+    return rows
+
+
+def fill_store(settings: Settings, product: Product, rows: Sequence[OnlineRow]) -> int:
+    """Write rows, and watermarks beyond all questions; return how many rows are new."""
     writer = OnlineWriter(f"redis://{settings.online_store}", settings.feast_project)
-    row_us, written = FROM_US - HOUR_US, 0
     try:
+        written = writer.write(rows).applied
+        ahead_ms = (FROM_US + 400 * DAY_US) // 1000
         for view in product.feature_views.values():
-            features = product.use(view.qualified).features
-            named = {tuple(e.data[key] for key in view.keys) for e in events}
-            entities = sorted(entity for entity in named if None not in entity)
-            rows = [
-                OnlineRow(
-                    view=view.online_name,
-                    keys=dict(zip(view.keys, entity, strict=True)),
-                    event_timestamp_us=row_us,
-                    revision=1,
-                    values={n: row_us if n.startswith("last_at") else generator.randrange(100) for n in features},
-                )
-                for entity in entities
-            ]
-            written += writer.write(rows).applied
-            ahead_ms = (FROM_US + 400 * DAY_US) // 1000
             writer.write_watermarks(view.online_name, dict.fromkeys(range(PARTITIONS), ahead_ms), PARTITIONS)
     finally:
         writer.close()

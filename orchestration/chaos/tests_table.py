@@ -83,6 +83,12 @@ TESTS = (
         ("rows-left-out",),
     ),
     Entry(
+        "R13",
+        "orchestration.chaos.r13:run",
+        "replicas, Ray's controller and the feature store are killed under predictions, and nobody notices",
+        ("retries-nothing",),
+    ),
+    Entry(
         "R13-STREAM",
         "orchestration.chaos.r13_stream:run",
         "1, 2 and 4 stream scorers, killed in between, answer each question once by the recorded version; a fifth idles",
