@@ -79,6 +79,8 @@ class Predictor:
         """
         if not asked:
             return []
+        if len(asked) == 1:  # a third of what it costs as a matrix
+            return [self.predict(*asked[0]).score]
         scores: list[float] = self._answering.score(self.assembler.matrix(asked)).tolist()
         return scores
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
 from msgspec import inspect
 
 from headway.errors import ContractViolation, InputRejected
@@ -34,8 +35,7 @@ _PLAIN: Mapping[Datatype, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Field:
+class Field(msgspec.Struct, frozen=True, kw_only=True):
     """An input of the model: one field of the product's request."""
 
     name: str
@@ -44,8 +44,7 @@ class Field:
     required: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An input as it came: nothing of it is judged yet. ``values`` are in row-major order."""
 
     name: str
@@ -75,6 +74,7 @@ class Inputs:
         self._views = [[f"{each.name}:{name}" for name in each.features] for each in served]
         whole = [each.view.columns[name] == "int64" for each in served for name in each.features]
         self.features = dict(zip([name for view in self._views for name in view], whole, strict=True))
+        self._numbers = [Field(name=name, datatype="FP64", nullable=True, required=True) for name in self.features]
 
     def asked(self, tensors: Sequence[Tensor]) -> Asked:
         """Return the rows of tensors.
@@ -107,7 +107,10 @@ class Inputs:
             raise InputRejected(f"inputs: {missing[0]!r} is missing; wanted all features of all views, or none of them")
 
     def _given(self, tensors: Mapping[str, Tensor], rows: int) -> Sequence[GivenViews]:
-        columns = {name: _feature(name, tensors[name], rows, whole=whole) for name, whole in self.features.items()}
+        columns = {
+            field.name: _feature(field, tensors[field.name], rows, whole=self.features[field.name])
+            for field in self._numbers
+        }
         by_view = [list(zip(*(columns[name] for name in view), strict=True)) for view in self._views]
         return list(zip(*by_view, strict=True))
 
@@ -146,11 +149,11 @@ def _unwrapped(kind: inspect.Type) -> inspect.Type:
     return kind
 
 
-def _feature(name: str, tensor: Tensor, rows: int, *, whole: bool) -> list[Number]:
-    column = _column(Field(name=name, datatype="FP64", nullable=True, required=True), tensor, rows)
+def _feature(field: Field, tensor: Tensor, rows: int, *, whole: bool) -> list[Number]:
+    column = _column(field, tensor, rows)
     if not whole:
         return column  # type: ignore[return-value]  # numbers and nulls, as judged
-    return [_whole(name, value, place) for place, value in enumerate(column)]
+    return [_whole(field.name, value, place) for place, value in enumerate(column)]
 
 
 def _whole(name: str, value: Value, place: int) -> int | None:
