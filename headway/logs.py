@@ -1,4 +1,7 @@
-"""Logs as JSON lines on stderr, one fact per field; set up once per process by its composition root."""
+"""Logs as JSON lines on stderr, one fact per field; set up once per process by its composition root.
+
+What bites: structlog without any of this writes to stdout, into whatever JSON stands there.
+"""
 
 import logging
 import sys
@@ -28,3 +31,11 @@ def configure_logging(service: str) -> None:
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     # A line per request says nothing that a metric does not, and its address may carry a password.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def show_warnings_only() -> None:
+    """For a command that runs what logs as a service: warnings and worse on stderr, for people; stdout is the result's."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )

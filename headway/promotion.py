@@ -14,11 +14,12 @@ def promote_command(parser: ArgumentParser) -> Run:
     parser.add_argument("--version", type=int, help="default: the version with alias `candidate`")
 
     def run(arguments: Namespace, _say: Say) -> Outcome:
-        from headway.adapters.mlflow import MlflowRegistry
+        from headway.adapters.mlflow import MlflowRegistry, tame_client
         from headway.errors import PermanentFailure
         from headway.registry import CANDIDATE, CHAMPION
         from headway.settings import Settings
 
+        tame_client()
         registry = MlflowRegistry(Settings().mlflow_url)
         version = arguments.version
         if version is None:

@@ -30,10 +30,14 @@ def parity_command(parser: ArgumentParser) -> Run:
     def run(arguments: Namespace, say: Say) -> Outcome:
         if not arguments.paths:
             return features(arguments, say)
+        from headway.adapters.mlflow import tame_client
+        from headway.logs import show_warnings_only
         from headway.settings import Settings
         from orchestration.scoring_paths import check_paths
         from products.catalogue import all_products, find_product
 
+        tame_client()
+        show_warnings_only()
         product = find_product(arguments.product) if arguments.product else next(iter(all_products().values()))
         asking = asking_of(product, Settings(), at_most=arguments.rows)
         say(f"{product.name} version {asking.version}: {len(asking.rows):,} rows")

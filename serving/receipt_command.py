@@ -22,12 +22,14 @@ def receipt_command(parser: ArgumentParser) -> Run:
     parser.add_argument("--seed", type=int, default=1, help="--sample: which ones (default: %(default)s)")
 
     def run(arguments: Namespace, _say: Say) -> Outcome:
+        from headway.adapters.mlflow import tame_client
         from headway.settings import Settings
         from serving.receipts import ReceiptDesk, known_product
         from serving.receipts_main import receipt_sources
 
         if (arguments.receipt is None) == (arguments.sample is None):
             raise InputRejected("receipt: got both or neither, wanted either ID or --sample N")
+        tame_client()
         sources = receipt_sources(Settings())
         desk = ReceiptDesk(sources)
         if arguments.receipt is not None:

@@ -2,10 +2,11 @@
 
 A version's source is a folder of its run's artifacts with two files, model text and manifest. Hashes are kept as tags
 of the version, so files exchanged in the artifact store are found when they are loaded. What bites: MLflow's client
-retries a server's 500 seven times with backoff, which looks like a hang of minutes; the process must set
-``MLFLOW_HTTP_REQUEST_MAX_RETRIES=2`` and ``MLFLOW_HTTP_REQUEST_TIMEOUT=10`` (the local stack does for ours).
+retries a server's 500 seven times with backoff, which looks like a hang of minutes; a process must call `tame_client`, or
+have the same in its environment (the local stack gives it to ours).
 """
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +21,21 @@ from headway.registry import ModelVersion, verified
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
+# No bars over what a command prints, and no minutes of silent retries.
+_TAME = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
 # The artifacts are there before the version is; without this MLflow logs that it waits up to 300 s.
 _NO_WAIT = 0
+
+
+def tame_client() -> None:
+    """Have MLflow's client of this process, a command's, show nothing and give up in seconds; what is set stays."""
+    for name, value in _TAME.items():
+        os.environ.setdefault(name, value)
 
 
 class MlflowRegistry:

@@ -1,7 +1,6 @@
 """``headway demo``: the whole loop on real flights, on this machine, told as it happens."""
 
 import json
-import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,6 @@ if TYPE_CHECKING:
     from headway.settings import Settings
 
 _MARK = "demo"
-# MLflow's client in this process: no bars over the story, and no minutes of silent retries.
-_QUIET = {
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
 
 
 def demo_command(parser: ArgumentParser) -> Run:
@@ -30,12 +22,12 @@ def demo_command(parser: ArgumentParser) -> Run:
     parser.add_argument("--product", help="default: the only one there is")
 
     def run(arguments: Namespace, say: Say) -> Outcome:
+        from headway.adapters.mlflow import tame_client
         from headway.local import lifecycle
         from headway.settings import Settings
         from orchestration.demo.plot import tell_demo
 
-        for name, value in _QUIET.items():
-            os.environ.setdefault(name, value)
+        tame_client()
         settings = Settings()
         _start_empty(settings, say=say)
         try:
