@@ -5,31 +5,16 @@ and a memory of its own, since the ids of the window before would all be repeats
 """
 
 import sys
-from collections.abc import Sequence
 
+from benchmarks.metered import Metered
 from benchmarks.peers.meter import Meter
 from domains.flights.domain import DOMAIN
 from headway.adapters.kafka_log import KafkaEventLog
 from headway.enrichment import ReferenceEnrichment
 from headway.garbage import spare_long_lived
 from headway.logs import configure_logging
-from headway.ports import Message, Record
 from streaming.handlers.enrich import EnrichHandler
 from streaming.runtime import HandlerWorker, partitions_of
-
-
-class Counted:
-    """A handler that tells the meter what the batches before this one held."""
-
-    def __init__(self, handler: EnrichHandler, meter: Meter) -> None:
-        self.assigned, self.revoked = handler.assigned, handler.revoked
-        self._handler, self._meter, self._last = handler, meter, 0
-
-    def handle(self, batch: Sequence[Message]) -> list[Record]:
-        """See `EnrichHandler.handle`."""
-        self._meter.done(self._last)
-        self._last = len(batch)
-        return self._handler.handle(batch)
 
 
 def main(broker: str, source: str, group: str, window_s: str, instance: str = "0") -> None:
@@ -37,7 +22,7 @@ def main(broker: str, source: str, group: str, window_s: str, instance: str = "0
     configure_logging("p7")
     enrichment = ReferenceEnrichment(DOMAIN.load_reference())
     handler = EnrichHandler(DOMAIN, enrichment, lambda _topic, _partition: [])
-    worker = HandlerWorker(Counted(handler, Meter(float(window_s))))
+    worker = HandlerWorker(Metered(handler, Meter(float(window_s))))
     log = KafkaEventLog(
         bootstrap=broker,
         group=group,

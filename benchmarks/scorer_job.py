@@ -5,18 +5,17 @@ letters, and scores that say all they say in production.
 """
 
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from benchmarks.asked_events import product, registry_of
+from benchmarks.metered import Metered
 from benchmarks.peers.meter import Meter
 from headway.adapters.kafka_log import KafkaEventLog
 from headway.adapters.lightgbm import LightGbm
 from headway.clock import SystemClock
 from headway.garbage import spare_long_lived
 from headway.logs import configure_logging
-from headway.ports import Message, Record
 from headway.predictions import ModelId
 from headway.predictor import Predictor, open_predictor
 from headway.registry import ModelSource
@@ -24,20 +23,6 @@ from streaming.due_reads import NoReads
 from streaming.handlers.score import ScoreHandler
 from streaming.live_models import LiveModels
 from streaming.runtime import HandlerWorker, partitions_of
-
-
-class Counted:
-    """A handler that tells the meter what the batches before this one held."""
-
-    def __init__(self, handler: ScoreHandler, meter: Meter) -> None:
-        self.assigned, self.revoked = handler.assigned, handler.revoked
-        self._handler, self._meter, self._last = handler, meter, 0
-
-    def handle(self, batch: Sequence[Message]) -> list[Record]:
-        """See `ScoreHandler.handle`."""
-        self._meter.done(self._last)
-        self._last = len(batch)
-        return self._handler.handle(batch)
 
 
 def main(broker: str, folder: str, source: str, group: str, window_s: str) -> None:
@@ -54,7 +39,7 @@ def main(broker: str, folder: str, source: str, group: str, window_s: str) -> No
         restore=lambda _topic, _partition: [],
         clock=SystemClock(),
     )
-    worker = HandlerWorker(Counted(handler, Meter(float(window_s))))
+    worker = HandlerWorker(Metered(handler, Meter(float(window_s))))
     log = KafkaEventLog(
         bootstrap=broker,
         group=group,
