@@ -22,6 +22,7 @@ from headway.product import Product
 from headway.settings import LOOPBACK, Settings
 from headway.vector import Number, ViewValues
 from orchestration.chaos.answer_verdict import Expected
+from orchestration.chaos.scoring import asked_us, body_of
 from serving.predict import VERSION_HEADER
 
 _TIMEOUT_S = 4.0
@@ -33,13 +34,10 @@ Rows = Mapping[tuple[str, tuple[str, ...]], tuple[Number, ...]]
 
 def bodies_of(product: Product, events: Sequence[Event]) -> list[bytes]:
     """Return each event that asks as the body of a request, as of the instant it is asked for."""
-    names = [name for name in product.request.__struct_fields__ if name != "as_of"]
-    bodies = []
-    for event in events:
-        body = {name: event.data[name] for name in names}
-        asked = product.parse_request(msgspec.json.encode(body))
-        bodies.append(msgspec.json.encode({**body, "as_of": format_us(product.asked_at_us(asked))}))
-    return bodies
+    return [
+        msgspec.json.encode({**body_of(product, event), "as_of": format_us(asked_us(product, event))})
+        for event in events
+    ]
 
 
 class PredictionLoad:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -123,6 +124,16 @@ def plan_questions(*, days: int, generator: random.Random) -> list[Event]:
     """Return the flights put on the schedule in so many days, some of them to nowhere; by time."""
     scheduled = (e for e in iter_events(FROM_US, FROM_US + days * DAY_US) if e.type == SCHEDULED)
     return [_spoiled(event) if generator.random() < _BAD_SHARE else event for event in scheduled]
+
+
+def body_of(product: Product, event: Event) -> dict[str, Any]:
+    """Return what an event that asks says of a request: all but the instant."""
+    return {name: event.data[name] for name in product.request.__struct_fields__ if name != "as_of"}
+
+
+def asked_us(product: Product, event: Event) -> int:
+    """Return the instant that an event asks for."""
+    return product.asked_at_us(product.parse_request(msgspec.json.encode(body_of(product, event))))
 
 
 def is_bad(event: Event) -> bool:

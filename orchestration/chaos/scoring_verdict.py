@@ -15,11 +15,12 @@ _NAMED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One question as it stands in the log."""
+    """One question as it stands in the log; ``due_at`` is the offset of the record that makes it due, if one does."""
 
     place: Place
     subject: str
     bad: bool
+    due_at: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,11 @@ def judge_scoring(
         "answer to nothing": [str(place) for place in (answers | refused) if place not in by_place],
         "bad question scored": [_named(q) for q in asked if q.bad and answers[q.place]],
         "good question refused": [_named(q) for q in asked if not q.bad and refused[q.place]],
+        "answered late or early": [
+            f"{score.input}: at {score.at_offset}, due at {by_place[score.input].due_at}"
+            for score in scores
+            if score.input in by_place and score.at_offset != by_place[score.input].due_at
+        ],
         "version other than recorded": [
             f"{score.input}: version {score.model.version} at {score.at_offset}"
             for score in scores

@@ -19,8 +19,8 @@ ONE, TWO = (ModelId(name="p", version=version, digest=f"d{version}") for version
 PLAN = Plan().switched(0, ONE).switched(15, TWO)
 
 
-def asked(offset: int, *, bad: bool = False) -> Asked:
-    return Asked(place=Place(TOPIC, 0, offset), subject=f"s{offset}", bad=bad)
+def asked(offset: int, *, due: int | None, bad: bool = False) -> Asked:
+    return Asked(place=Place(TOPIC, 0, offset), subject=f"s{offset}", bad=bad, due_at=due)
 
 
 def answer(offset: int, *, due: int, model: ModelId = ONE) -> Score:
@@ -36,7 +36,7 @@ def refusal(offset: int) -> Letter:
 
 
 RIGHT = [answer(1, due=10), answer(2, due=10), answer(3, due=20, model=TWO)]
-QUESTIONS = [asked(1), asked(2), asked(3), asked(4, bad=True)]
+QUESTIONS = [asked(1, due=10), asked(2, due=10), asked(3, due=20), asked(4, due=None, bad=True)]
 
 
 def judged(scores: list[Score], letters: list[Letter], questions: list[Asked] = QUESTIONS) -> set[str]:
@@ -56,9 +56,10 @@ def test_everything_answered_once_is_nothing_to_name() -> None:
         (RIGHT, [], {"question lost"}),
         (RIGHT, [refusal(4), refusal(4)], {"question answered twice"}),
         (RIGHT, [refusal(4), refusal(3)], {"question answered twice", "good question refused"}),
-        ([*RIGHT, answer(4, due=20, model=TWO)], [], {"bad question scored"}),
+        ([*RIGHT, answer(4, due=20, model=TWO)], [], {"bad question scored", "answered late or early"}),
         ([*RIGHT, answer(9, due=20, model=TWO)], [refusal(4)], {"answer to nothing"}),
         ([*RIGHT[:2], answer(3, due=20)], [refusal(4)], {"version other than recorded"}),
+        ([*RIGHT[:2], answer(3, due=22, model=TWO)], [refusal(4)], {"answered late or early"}),
         ([RIGHT[2], *RIGHT[:2]], [refusal(4)], {"answer out of order"}),
         (
             [*RIGHT[:2], msgspec.structs.replace(RIGHT[2], probability=0.5)],
