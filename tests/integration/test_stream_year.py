@@ -47,7 +47,7 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.timeout(1800),
 ]
-PROJECT = "year"
+PRODUCT, PROJECT = product(), "year"
 FROM_US = parse_instant_us("2013-01-01T00:00:00Z", field="start")
 UNTIL_US = parse_instant_us("2014-01-02T00:00:00Z", field="end")
 STEP_US = 31 * DAY_US
@@ -62,12 +62,12 @@ def parts(events: Sequence[tuple[Event, int]], size: int) -> Iterator[Sequence[t
 
 
 def asked_us(event: Event) -> int:
-    request = product().parse_request(request_of(event, None))
-    return product().asked_at_us(request)
+    request = PRODUCT.parse_request(request_of(event, None))
+    return PRODUCT.asked_at_us(request)
 
 
 def request_of(event: Event, as_of_us: int | None) -> bytes:
-    names = [name for name in product().request.__struct_fields__ if name != "as_of"]
+    names = [name for name in PRODUCT.request.__struct_fields__ if name != "as_of"]
     body = {name: event.data[name] for name in names}
     return orjson.dumps(body if as_of_us is None else {**body, "as_of": format_us(as_of_us)})
 
@@ -75,8 +75,8 @@ def request_of(event: Event, as_of_us: int | None) -> bytes:
 def fill(url: str, events: Sequence[tuple[Event, int]], *, generator: random.Random, row_us: int) -> None:
     """Give every entity that these events name new values, older than all their questions."""
     rows = []
-    for view in product().feature_views.values():
-        features = product().use(view.qualified).features
+    for view in PRODUCT.feature_views.values():
+        features = PRODUCT.use(view.qualified).features
         entities = {tuple(event.data[key] for key in view.keys) for event, _ in events}
         for entity in sorted(entity for entity in entities if None not in entity):
             values = {
@@ -93,7 +93,7 @@ def fill(url: str, events: Sequence[tuple[Event, int]], *, generator: random.Ran
             )
     with closing(OnlineWriter(url, PROJECT)) as writer:
         writer.write(rows)
-        for view in product().feature_views.values():
+        for view in PRODUCT.feature_views.values():
             writer.write_watermarks(view.online_name, {0: (UNTIL_US + DAY_US) // 1000}, 1)
 
 
@@ -109,7 +109,7 @@ def by_stream(scorer: ScoreHandler, events: Sequence[tuple[Event, int]], numbers
             batch.append(Message(EVENTS_ENRICHED, 0, offset, event.subject.encode(), encode_event(event), headers, 0))
         answers = dict.fromkeys(instants.values())
         for record in scorer.handle(batch):
-            if record.topic == scores_topic(product().name):
+            if record.topic == scores_topic(PRODUCT.name):
                 score = decode_score(record.value or b"")
                 assert not score.degraded
                 assert not score.stale
@@ -141,7 +141,7 @@ async def posted(api: PredictionApi, body: bytes) -> tuple[int, dict[str, Any]]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    path = f"/v1/{product().name}/predict"
+    path = f"/v1/{PRODUCT.name}/predict"
     scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"content-type", b"application/json")]}
     await api({**scope, "query_string": b"", "raw_path": path.encode()}, receive, send)
     return sent[0]["status"], orjson.loads(b"".join(message.get("body", b"") for message in sent[1:]))
@@ -150,11 +150,11 @@ async def posted(api: PredictionApi, body: bytes) -> tuple[int, dict[str, Any]]:
 def scorer_of(version: tuple[bytes, Manifest], reads: OnlineReads, reference: Reference) -> ScoreHandler:
     registry = MemoryRegistry()
     made = registry.register(*version, metrics={}, params={}, tags={}, run=None)
-    registry.set_alias(product().name, LIVE, made.version)
-    models = LiveModels(product().name, registry, lambda _: predictor_of(version))
+    registry.set_alias(PRODUCT.name, LIVE, made.version)
+    models = LiveModels(PRODUCT.name, registry, lambda _: predictor_of(version))
     models.look()
     scorer = ScoreHandler(
-        product(), models=models, reads=reads, reference=reference, restore=lambda *_: [], clock=SystemClock()
+        PRODUCT, models=models, reads=reads, reference=reference, restore=lambda *_: [], clock=SystemClock()
     )
     scorer.assigned([0])
     return scorer
@@ -166,13 +166,13 @@ def predictor_of(version: tuple[bytes, Manifest]) -> Predictor:
 
 def test_the_stream_gives_every_flight_of_the_year_the_answer_of_a_request_to_the_bit(tmp_path: Path) -> None:
     events = [
-        (event, asked_us(event)) for event in iter_events(FROM_US - 40 * DAY_US, UNTIL_US) if event.type == SCHEDULED
+        (event, asked_us(event)) for event in iter_events(FROM_US - 2 * DAY_US, UNTIL_US) if event.type == SCHEDULED
     ]
     events.sort(key=lambda each: (each[1], each[0].id))
-    version = model_version(product(), [event for event, _ in events], seed=13)
-    reference, generator, numbers = product().domain.load_reference(), random.Random(13), itertools.count()
+    version = model_version(PRODUCT, [event for event, _ in events], seed=13)
+    reference, generator, numbers = PRODUCT.domain.load_reference(), random.Random(13), itertools.count()
     answered, months = 0, 0
-    with running_valkey(tmp_path) as url, closing(OnlineReads(product(), OnlineReader(url, PROJECT))) as reads:
+    with running_valkey(tmp_path) as url, closing(OnlineReads(PRODUCT, OnlineReader(url, PROJECT))) as reads:
         scorer = scorer_of(version, reads, reference)
         for _, group in itertools.groupby(events, key=lambda each: each[1] // STEP_US):
             month = list(group)
@@ -195,11 +195,11 @@ async def requested(
     store: str, version: tuple[bytes, Manifest], reference: Reference, events: Sequence[tuple[Event, int]]
 ) -> Answers:
     broker = MemoryBroker()
-    broker.create(topic_table(views=[], products=[product().name], replication_factor=1, min_insync_replicas=1))
+    broker.create(topic_table(views=[], products=[PRODUCT.name], replication_factor=1, min_insync_replicas=1))
     reader = OnlineReader(store, PROJECT)
     api = PredictionApi(
         Parts(
-            product=product(),
+            product=PRODUCT,
             version=1,
             predictor=predictor_of(version),
             reference=reference,
