@@ -1,17 +1,22 @@
 """The judge of stream scores: silent about what is right, and each wrong thing has its name."""
 
+import random
 from dataclasses import replace
 
 import msgspec
 import pytest
 
+from headway.adapters.memory import MemoryReader
 from headway.letters import Letter
 from headway.predictions import ModelId
 from headway.scores import Place, Plan, Score
 from orchestration.chaos.mutant import MUTANTS
+from orchestration.chaos.scoring import plan_questions, steps_of
+from orchestration.chaos.scoring_books import judge_scores
 from orchestration.chaos.scoring_verdict import Asked, judge_scoring
 from streaming.handlers.score import ScoreHandler
 from tests.scoring_world import DUE_US, ScoringWorld
+from tests.serving_world import product, trained
 from tests.unit.test_subscription import score
 
 TOPIC = "events.enriched"
@@ -74,6 +79,22 @@ def test_each_wrong_thing_has_its_name(scores: list[Score], letters: list[Letter
 
 def test_a_letter_of_another_stage_is_no_answer() -> None:
     assert judged(RIGHT, [replace(refusal(4), stage="search-loader")]) == {"question lost"}
+
+
+def test_what_a_scorer_does_is_read_back_as_right() -> None:
+    world, model = ScoringWorld(), trained(1)
+    world.release(1)
+    for step in steps_of(plan_questions(days=1, generator=random.Random(13))[:150]):
+        for record in step.records:
+            world.write(record)
+        world.tick(step.tick_us)
+
+    world.run()
+    world.close()
+
+    verdict = judge_scores(MemoryReader(world.broker), product(), [(model.text, model.manifest)])
+    assert verdict.violations == {}
+    assert verdict.counts["questions"] == verdict.counts["scores"] + verdict.counts["letters"] == 150
 
 
 def test_a_scorer_that_forgets_its_plan_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
