@@ -1,6 +1,6 @@
 """Questions of P3 in the Open Inference Protocol over gRPC, as bytes, and the check that their answers are right.
 
-All with raw contents, as Triton's clients send them: for our own server and for both peers the cheaper of the two forms.
+All with raw contents, as Triton's clients send them.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """The request path over gRPC: features in the request, beside MLServer's gRPC and Ray Serve's, both with the model only.
 
 Ours goes through the load balancer, takes every field and feature by name, and keeps a receipt and a record of each answer;
-the peers take one tensor with the whole vector and keep nothing. The load is Python's own gRPC client, which costs about as
-much as an answer: with eight calls under way it takes one processor and the server has the other.
+the peers take one tensor with the whole vector and keep nothing. What bites: the load is Python's own gRPC client on the same
+machine, and what it costs for every answer brings all ratios nearer to 1.
 """
 
 import tempfile
@@ -39,6 +39,9 @@ def run(plan: Plan, say: Say) -> Outcome:
             peers=[
                 Contestant(name="MLServer, model only", measure=mlserver.measure),
                 Contestant(name="Ray Serve, model only", measure=rayserve.measure),
+                Contestant(
+                    name="headway, at the replica", measure=door(address=path.replica_grpc, questions=ours).measure
+                ),
             ],
             targets=[
                 Target(peer="MLServer, model only", at_least=1.5),

@@ -60,6 +60,7 @@ class RequestPath:
     inference: str
     inference_grpc: str
     replica: str
+    replica_grpc: str
     metrics: str
     requests: Sequence[dict[str, Any]]
     views: Sequence[GivenViews]
@@ -133,6 +134,7 @@ def request_path(folder: Path, say: Say) -> Iterator[RequestPath]:
             replica=f"{own}/v1/{PRODUCT.name}/predict",
             inference=f"{door}/v2/models/{PRODUCT.name}/infer",
             inference_grpc=f"{LOOPBACK}:{table.grpc_port}",
+            replica_grpc=f"{LOOPBACK}:{record.grpc_port}",
             metrics=f"{own}/metrics",
             requests=requests,
             views=views,

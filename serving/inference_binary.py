@@ -12,7 +12,7 @@ from headway.errors import InputRejected
 from serving.inference_inputs import Datatype, Tensor, Value
 
 _NUMBERS = {"INT64": "<i8", "FP64": "<f8", "BOOL": "?"}
-# Of one value alone, at a fifth of what numpy costs: a question has a tensor for each of its fields and features.
+# Of one value alone numpy costs fifteen times as much, and a question has a tensor for each of its fields and features.
 _SINGLE = {"INT64": struct.Struct("<q"), "FP64": struct.Struct("<d"), "BOOL": struct.Struct("?")}
 _LENGTH = struct.Struct("<I")
 

@@ -17,6 +17,7 @@ PATH = RequestPath(
     inference="",
     inference_grpc="",
     replica="",
+    replica_grpc="",
     metrics="",
     requests=[],
     views=[],
