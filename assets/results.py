@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.declared import Materialized, without_beta_warning
 from assets.names import predictions_key, results_key
-from assets.resources import LakeResource, ResultsResource
+from assets.resources import LakeResource, ResultsResource, settings
 from assets.scoring import weeks
 from assets.shown import owners, table
 from headway.clock import format_us, to_us
@@ -40,6 +40,7 @@ def results_asset(product: Product) -> dg.AssetsDefinition:
                 "rows_of_run": count,
                 "interval": str(window),
                 "database": database.address,
+                "read": dg.MetadataValue.url(f"{settings().load_balancer_url}/v1/batches/docs"),
                 "first": table(rows),
                 "refused": table({"subject": r.subject, "reason": r.reason} for r in refused),
             }
