@@ -12,10 +12,13 @@ from pathlib import Path
 from benchmarks.feature_doors import Door, load_script
 from benchmarks.frame import Contestant, Plan, Target, compare
 from benchmarks.model_peers import bentoml_peer, fastapi_peer, litserve_peer, mlflow_peer, mlserver_peer
+from benchmarks.offered import OfferedDoor, Waits, compare_waits, offered_rate, write_bodies
 from benchmarks.report import outcome
-from benchmarks.request_path import request_path
+from benchmarks.request_path import RequestPath, request_path
 from headway.commands import Outcome, Say
 from headway.errors import ContractViolation
+
+_FASTAPI = "FastAPI, model only"
 
 
 def run(plan: Plan, say: Say) -> Outcome:
@@ -23,7 +26,7 @@ def run(plan: Plan, say: Say) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="headway-p1-") as name, ExitStack() as started:
         path = started.enter_context(request_path(Path(name), say))
         peers = {
-            "FastAPI, model only": fastapi_peer(started, path, say),
+            _FASTAPI: fastapi_peer(started, path, say),
             "BentoML, model only": bentoml_peer(started, path, say),
             "LitServe, model only": litserve_peer(started, path, say),
         }
@@ -40,7 +43,7 @@ def run(plan: Plan, say: Say) -> Outcome:
                 _contestant("headway, at the replica", path.replica, ours, path.folder),
             ],
             targets=[
-                Target(peer="FastAPI, model only", at_least=1.3, goal=2.0),
+                Target(peer=_FASTAPI, at_least=1.3, goal=2.0),
                 Target(peer="BentoML, model only", at_least=4.0),
                 Target(peer="LitServe, model only", at_least=4.0),
                 Target(peer="MLflow, model only", at_least=4.0),
@@ -49,8 +52,22 @@ def run(plan: Plan, say: Say) -> Outcome:
             plan=plan,
             say=say,
         )
+        waits = _waits(path, peers[_FASTAPI], rate=offered_rate(compared.ours, compared.peers[0]), plan=plan, say=say)
         _check_outcomes(path.metrics)
-    return outcome("P1", [compared])
+    return outcome("P1", [compared, waits])
+
+
+def _waits(path: RequestPath, fastapi: str, *, rate: float, plan: Plan, say: Say) -> Waits:
+    """How long 99 % wait at most, at a rate that both bear."""
+    mine = OfferedDoor(url=path.balancer, bodies=write_bodies(path.requests, path.folder / "ours.json"), rate=rate)
+    theirs = write_bodies(path.peer_questions(), path.folder / "theirs.json")
+    return compare_waits(
+        f"One prediction, 99 % within, at {rate:,.0f} a second",
+        ours=Contestant(name="headway", measure=mine.measure),
+        peer=Contestant(name=_FASTAPI, measure=OfferedDoor(url=fastapi, bodies=theirs, rate=rate).measure),
+        plan=plan,
+        say=say,
+    )
 
 
 def _contestant(name: str, url: str, script: str, folder: Path) -> Contestant:
