@@ -1,7 +1,8 @@
-"""The request path without the online read: features in the request, beside FastAPI with the model only.
+"""The request path without the online read: features in the request, beside FastAPI and Ray Serve with the model only.
 
 Ours is the Open Inference Protocol over HTTP through the load balancer, each feature a named tensor in JSON, with receipt
-and record; FastAPI takes the vector as a list. So ours parses five times the bytes, by name, and the peer none by name.
+and record; the peers take the vector as a list. So ours parses five times the bytes, by name, and the peers none by name.
+Ray Serve comes second, in two shapes, as its control plane takes its share of the machine also while others are asked.
 """
 
 import tempfile
@@ -11,8 +12,9 @@ from pathlib import Path
 from benchmarks.feature_doors import Door, load_script
 from benchmarks.frame import Contestant, Plan, Target, compare
 from benchmarks.model_peers import fastapi_peer
+from benchmarks.rayserve_peer import rayserve_http_peers
 from benchmarks.report import outcome
-from benchmarks.request_path import check_answers, request_path
+from benchmarks.request_path import RequestPath, check_answers, request_path
 from headway.commands import Outcome, Say
 
 
@@ -22,17 +24,33 @@ def run(plan: Plan, say: Say) -> Outcome:
         path = started.enter_context(request_path(Path(name), say))
         given = path.given_questions()
         check_answers(path.inference, given, path, say)
-        ours = Door(url=path.inference, script=load_script(given), folder=path.folder)
-        fastapi = Door(
-            url=fastapi_peer(started, path, say), script=load_script(path.peer_questions()), folder=path.folder
-        )
-        compared = compare(
+        ours = _contestant("headway", path.inference, load_script(given), path)
+        theirs = load_script(path.peer_questions())
+        fastapi = _contestant("FastAPI, model only", fastapi_peer(started, path, say), theirs, path)
+        alone = compare(
             "One prediction, features given",
             unit="answers/s",
-            ours=Contestant(name="headway", measure=ours.measure),
-            peers=[Contestant(name="FastAPI, model only", measure=fastapi.measure)],
-            targets=[Target(peer="FastAPI, model only", at_least=1.5, goal=2.8)],
+            ours=ours,
+            peers=[fastapi],
+            targets=[Target(peer=fastapi.name, at_least=1.5, goal=2.8)],
             plan=plan,
             say=say,
         )
-    return outcome("P2", [compared])
+        plain, asgi = rayserve_http_peers(started, path, ["plain", "asgi"], say)
+        beside_ray = compare(
+            "One prediction, features given, with Ray running",
+            unit="answers/s",
+            ours=ours,
+            peers=[
+                _contestant("Ray Serve, plain handler, model only", plain, theirs, path),
+                _contestant("Ray Serve, bare ASGI function, model only", asgi, theirs, path),
+            ],
+            targets=[Target(peer="Ray Serve, plain handler, model only", at_least=1.5)],
+            plan=plan,
+            say=say,
+        )
+    return outcome("P2", [alone, beside_ray])
+
+
+def _contestant(name: str, url: str, script: str, path: RequestPath) -> Contestant:
+    return Contestant(name=name, measure=Door(url=url, script=script, folder=path.folder).measure)

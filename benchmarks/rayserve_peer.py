@@ -1,11 +1,12 @@
-"""Ray Serve with P3's model: its HAProxy ingress and its throughput mode, everything on loopback and in one folder."""
+"""Ray Serve with P2's and P3's model: its HAProxy ingress and its throughput mode, everything on loopback and in one folder."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from benchmarks import children
 from benchmarks.inference_messages import check_messages, row_messages
 from benchmarks.peers.environment import peer_python
-from benchmarks.request_path import RequestPath
+from benchmarks.request_path import RequestPath, check_answers
 from headway.commands import Say
 from headway.local.processes import end_now, marked
 from headway.settings import LOOPBACK
@@ -16,13 +17,30 @@ _WITHIN_S = 180.0
 
 
 def rayserve_grpc_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
-    """Start Ray Serve with the model in its fastest shape; return where it answers over gRPC."""
+    """Start Ray Serve with the model; return where it answers over gRPC."""
+    _, address = _rayserve(started, path, ["inference"], say)
+    check_messages(address, row_messages(path), path, say)
+    return address
+
+
+def rayserve_http_peers(started: ExitStack, path: RequestPath, names: Sequence[str], say: Say) -> list[str]:
+    """Start Ray Serve with the model in these shapes (`plain`, `asgi`); return where each answers over HTTP."""
+    door, _ = _rayserve(started, path, names, say)
+    urls = [f"{door}/{name}" for name in names]
+    for url in urls:
+        check_answers(url, path.peer_questions(), path, say)
+    return urls
+
+
+def _rayserve(started: ExitStack, path: RequestPath, names: Sequence[str], say: Say) -> tuple[str, str]:
+    """Start it with these applications; return where it answers over HTTP and over gRPC."""
     python = str(peer_python("rayserve", say=say))
     ports = {name: children.free_port() for name in ("http", "grpc", "gcs", "metrics", "stats")}
     folder = path.folder / "ray"
     folder.mkdir()
     ready = folder / "ready"
-    command = [python, "-m", "benchmarks.peers.rayserve_model", str(ports["http"]), str(ports["grpc"]), str(folder)]
+    where = [str(ports["http"]), str(ports["grpc"]), str(folder)]
+    command = [python, "-m", "benchmarks.peers.rayserve_model", *where, *names]
     environment = {
         "PEER_MODEL": str(path.model.folder / "model.txt"),
         _MARK: str(folder),
@@ -49,6 +67,4 @@ def rayserve_grpc_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
     started.enter_context(
         children.child("rayserve", command, folder=path.folder, ready=ready.exists, env=environment, within_s=_WITHIN_S)
     )
-    address = f"{LOOPBACK}:{ports['grpc']}"
-    check_messages(address, row_messages(path), path, say)
-    return address
+    return f"http://{LOOPBACK}:{ports['http']}", f"{LOOPBACK}:{ports['grpc']}"

@@ -1,9 +1,11 @@
-"""Ray Serve's application of P3: the same model, asked in the Open Inference Protocol over Ray's own gRPC ingress.
+"""Ray Serve's applications of P2 and P3: the same model over HTTP, in two shapes, and over Ray's own gRPC ingress.
 
-``python -m benchmarks.peers.rayserve_model HTTP_PORT GRPC_PORT FOLDER``; the model file is in ``PEER_MODEL``. What makes
-Ray Serve fast is set in its environment (benchmarks/rayserve_peer.py). Answers one tensor with the whole vector.
+``python -m benchmarks.peers.rayserve_model HTTP_PORT GRPC_PORT FOLDER NAME ...`` with names of `APPLICATIONS`, one replica
+each; over HTTP each is at ``/NAME``. The model file is in ``PEER_MODEL``. What makes Ray Serve fast is set in its environment
+(benchmarks/rayserve_peer.py).
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,12 +17,15 @@ import numpy as np
 import ray  # noqa: TID253 - likewise
 from ray import serve  # noqa: TID253 - likewise
 from ray.serve.config import HTTPOptions, gRPCOptions  # noqa: TID253 - likewise
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from headway.stopping import stop_event
 from serving.proto import inference_pb2 as pb
 
 _LOOPBACK = "127.0.0.1"  # headway.settings needs more than is in this environment
 _OBJECT_STORE_BYTES = 80 * 1024**2
+_deployment = serve.deployment(max_ongoing_requests=64, ray_actor_options={"num_cpus": 0.1})
 
 
 def add_inference(servicer: Any, server: Any) -> None:  # Any: Ray's stand-ins for generated code
@@ -34,13 +39,13 @@ def add_inference(servicer: Any, server: Any) -> None:  # Any: Ray's stand-ins f
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"ModelInfer": infer}),))
 
 
-@serve.deployment(max_ongoing_requests=64, ray_actor_options={"num_cpus": 0.1})
+@_deployment
 class Model:
-    """One row in, its score out."""
+    """One row in, its score out, over gRPC: one tensor with the whole vector."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self) -> None:
         """Load the model."""
-        self._booster = lightgbm.Booster(model_file=file)
+        self._booster = lightgbm.Booster(model_file=os.environ["PEER_MODEL"])
 
     async def ModelInfer(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
         """Score one row."""
@@ -52,7 +57,52 @@ class Model:
         return answer
 
 
-def main(http_port: str, grpc_port: str, folder: str) -> None:
+@_deployment
+class Plain:
+    """One row in, its score out, over HTTP in the ordinary shape."""
+
+    def __init__(self) -> None:
+        """Load the model."""
+        self._booster = lightgbm.Booster(model_file=os.environ["PEER_MODEL"])
+
+    async def __call__(self, request: Request) -> JSONResponse:
+        """Score one row."""
+        row = np.array([(await request.json())["features"]], dtype=np.float64)
+        return JSONResponse({"probability": self._booster.predict(row, num_threads=1)[0]})
+
+
+def bare() -> Any:  # Any: an ASGI function
+    """Build the same as a bare ASGI function, the cheapest that `serve.ingress` takes."""
+    booster = lightgbm.Booster(model_file=os.environ["PEER_MODEL"])
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI
+        if scope["type"] == "lifespan":
+            for stage in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{stage}.complete"})
+            return
+        part = await receive()
+        body = part["body"]
+        while part.get("more_body"):
+            part = await receive()
+            body += part["body"]
+        row = np.array([json.loads(body)["features"]], dtype=np.float64)
+        said = json.dumps({"probability": booster.predict(row, num_threads=1)[0]}).encode()
+        head = [(b"content-type", b"application/json"), (b"content-length", str(len(said)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": said})
+
+    return answer
+
+
+APPLICATIONS: dict[str, Any] = {  # Any: Ray's decorators say nothing of what they give
+    "inference": Model,
+    "plain": Plain,
+    "asgi": _deployment(serve.ingress(bare)()),
+}
+
+
+def main(http_port: str, grpc_port: str, folder: str, *names: str) -> None:
     """Serve until it is ended."""
     ray.init(
         num_cpus=2,
@@ -71,8 +121,8 @@ def main(http_port: str, grpc_port: str, folder: str) -> None:
             ),
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
-        application = Model.bind(os.environ["PEER_MODEL"])  # type: ignore[attr-defined]  # what the decorator gives
-        serve.run(application, name="peer", route_prefix="/")
+        for name in names:
+            serve.run(APPLICATIONS[name].bind(), name=name, route_prefix=f"/{name}")
         stop = stop_event()  # only now: Ray puts its own handlers there
         (Path(folder) / "ready").touch()
         stop.wait()
