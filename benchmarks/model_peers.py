@@ -15,6 +15,9 @@ from headway.commands import Say
 from headway.errors import PermanentFailure
 from headway.settings import LOOPBACK
 
+# Its command and the server that it starts each import all of MLflow.
+_MLFLOW_WITHIN_S = 150.0
+
 
 def fastapi_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
     """Start FastAPI with the model; return where it answers."""
@@ -62,7 +65,10 @@ def mlflow_peer(started: ExitStack, path: RequestPath, say: Say) -> str:
     serve = [str(python), "-m", "mlflow", "models", "serve", "-m", str(folder), "--env-manager", "local"]
     where = ["--workers", "1", "--host", LOOPBACK, "--port", str(port)]
     ready = children.answers(port, "/ping")
-    started.enter_context(children.child("mlflow", [*serve, *where], folder=path.folder, ready=ready, env=lean))
+    server = children.child(
+        "mlflow", [*serve, *where], folder=path.folder, ready=ready, env=lean, within_s=_MLFLOW_WITHIN_S
+    )
+    started.enter_context(server)
     url = f"http://{LOOPBACK}:{port}/invocations"
     check_answers(url, path.array_questions(), path, say)
     return url
