@@ -88,7 +88,12 @@ def _check_outcomes(metrics: str) -> None:
         ContractViolation: some were answered from defaults, or not logged.
     """
     with urllib.request.urlopen(metrics, timeout=10) as page:
-        lines = page.read().decode().splitlines()
-    bad = [line for line in lines if 'outcome="degraded"' in line or 'outcome="failed"' in line]
+        bad = bad_outcomes(page.read().decode())
     if bad:
         raise ContractViolation(f"P1: not every answer was whole and logged: {bad}")
+
+
+def bad_outcomes(page: str) -> list[str]:
+    """Give the metrics that counted an answer from defaults, or a record that was not taken."""
+    counted = [line for line in page.splitlines() if 'outcome="degraded"' in line or 'outcome="failed"' in line]
+    return [line for line in counted if "_created{" not in line and float(line.rpartition(" ")[2])]

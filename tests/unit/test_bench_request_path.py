@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.flights_model import FlightsModel
 from benchmarks.inference_messages import row_messages
+from benchmarks.p1 import bad_outcomes
 from benchmarks.request_path import RequestPath, probability_of
 from serving.proto import inference_pb2 as pb
 
@@ -47,3 +48,12 @@ def test_every_peer_is_asked_for_the_same_rows_with_null_for_what_is_missing() -
 )
 def test_an_answer_in_any_of_the_protocols_is_its_probability(answer: dict[str, object]) -> None:
     assert probability_of(answer) == 0.25
+
+
+def test_an_outcome_that_never_happened_is_none() -> None:
+    logged = 'headway_predictions_logged_{}{{outcome="{}",product="flight_delay"}} {}'
+    page = [logged.format("total", "failed", "0.0"), logged.format("created", "failed", "1.79e+09")]
+
+    assert bad_outcomes("\n".join([*page, logged.format("total", "logged", "9.0")])) == []
+    lost = logged.format("total", "failed", "2.0")
+    assert bad_outcomes("\n".join([*page, lost])) == [lost]
