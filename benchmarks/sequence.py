@@ -42,9 +42,12 @@ def run_all(
 
 
 def read_results(folder: Path) -> Mapping[str, dict[str, Any]]:  # Any: JSON
-    """Return what `run_all` left, by name of the benchmark, in the order of their numbers."""
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("p[0-9]*.json")]
-    return {each["benchmark"]: each for each in sorted(found, key=lambda each: int(each["benchmark"][1:]))}
+    """Return what `run_all` left, or one benchmark that was taken again, by name, in the order of their numbers.
+
+    One that was taken again and broke off left its error without its name.
+    """
+    files = sorted(folder.glob("p[0-9]*.json"), key=lambda file: int(file.stem[1:]))
+    return {file.stem.upper(): json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
 def _execute(argv: Sequence[str]) -> tuple[int, str]:

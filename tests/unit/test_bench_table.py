@@ -142,3 +142,14 @@ def test_a_release_is_split_where_it_reached_its_states() -> None:
     found = stages(1_000_000, reached)
 
     assert found == {"to starting": 1.0, "to proving": 3.0, "to registered": 0.5, "to switched": 3.5}
+
+
+def test_one_that_was_taken_again_and_broke_off_stands_in_the_page(tmp_path: Path) -> None:
+    """`headway bench P2 --json FILE` leaves its error alone, without the name of the benchmark."""
+    (tmp_path / "p10.json").write_text(json.dumps(facts("P10", ours=150.0)))
+    (tmp_path / "p2.json").write_text(json.dumps({"holds": False, "error": "no broker", "kind": "PermanentFailure"}))
+
+    results = sequence.read_results(tmp_path)
+
+    assert list(results) == ["P2", "P10"]
+    assert any("broke off: no broker" in line for line in page(results, PURPOSES))
