@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from headway.adapters.memory import MemoryBroker, MemoryPublisher, SimulatedCrash
+from headway.adapters.memory import MemoryBroker, MemoryPublisher, MemoryReader, SimulatedCrash
 from headway.clock import HOUR_US, MINUTE_US, SECOND_US, from_us
 from headway.errors import DependencyDown, TransientFailure
 from headway.predictions import decode_prediction
 from headway.registry import LIVE
 from headway.scores import Place
-from headway.topics import EVENTS_ENRICHED, topic_table
+from headway.topics import EVENTS_ENRICHED, predictions_topic, topic_table
 from serving.predict import PredictionApi
 from serving.scoring import Parts
 from streaming.due_reads import LATE_US
@@ -53,9 +53,6 @@ def requested(world: ScoringWorld) -> tuple[float, list[object]]:
             )
 
     answer = asyncio.run(ask())
-    from headway.adapters.memory import MemoryReader
-    from headway.topics import predictions_topic
-
     [logged] = [decode_prediction(m.value or b"") for m in MemoryReader(broker).read(predictions_topic(product().name))]
     return answer.json()["probability"], list(logged.views)
 
