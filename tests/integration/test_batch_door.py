@@ -10,6 +10,7 @@ import httpx
 import polars as pl
 import pytest
 
+from headway.adapters.haproxy import HaproxyAdmin
 from headway.adapters.results_database import ResultsDatabase
 from headway.client import AsyncClient, Client
 from headway.client_call import Policy
@@ -43,6 +44,8 @@ def settings() -> Iterator[Settings]:
         found = free_settings(folder)
         try:
             lifecycle.up(found, only=["batch-api"], say=quiet)
+            admin = HaproxyAdmin(found.sockets / "lb" / "admin.sock", timeout_s=WITHIN_S)
+            admin.wait_l7ok("batches", "batch-api", timeout_s=WITHIN_S)
             fill(found)
             yield found
         finally:
