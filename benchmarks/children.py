@@ -15,10 +15,11 @@ from pathlib import Path
 
 from headway.errors import PermanentFailure
 from headway.local.kafka import BrokerConfig, broker_command, broker_ready, format_storage
-from headway.local.processes import tied_to_parent
+from headway.local.processes import descendants, end_now, identify, tied_to_parent
 from headway.settings import LOOPBACK, project_root
 
 _START_TIMEOUT_S = 60.0
+_END_TIMEOUT_S = 15.0
 
 
 @contextlib.contextmanager
@@ -32,6 +33,9 @@ def child(
     within_s: float = _START_TIMEOUT_S,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a process until the block ends; its output is in ``<folder>/<name>.log``.
+
+    What it started ends with it: LitServe's two processes outlived the one that was told to end, and went on beside the
+    benchmarks that came after.
 
     Raises:
         PermanentFailure: it ended, or was not ready in time.
@@ -54,12 +58,14 @@ def child(
             time.sleep(0.05)
         yield process
     finally:
+        started = [found for pid in descendants(process.pid) if (found := identify(pid)) is not None]
         process.terminate()
         try:
-            process.wait(timeout=15)
+            process.wait(timeout=_END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        end_now(started, within_s=_END_TIMEOUT_S)
 
 
 @dataclass(frozen=True, kw_only=True)
