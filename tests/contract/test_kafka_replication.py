@@ -116,7 +116,7 @@ def test_dagster_checks_every_topic_and_names_what_a_hand_changed(
     apply_topics(admin, declared.topics)
     after = checked_by_dagster(passed=True)
 
-    shown = {topic.name for topic in declared.topics if not topic.name.startswith(("scores.", "state.dedupe"))}
+    shown = {topic.name for topic in declared.topics if not topic.name.startswith("state.dedupe")}
     assert before.keys() == during.keys() == after.keys() == shown
     assert [name for name, each in during.items() if not each.passed] == [EVENTS_RAW]
     told = str(during[EVENTS_RAW].metadata["problems"].value)
