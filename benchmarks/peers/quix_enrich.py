@@ -1,28 +1,15 @@
 """Quix Streams doing the Validator/Enricher's work, exactly once: ``quix_enrich.py BROKER IN OUT GROUP WINDOW_S``."""
 
-import logging
 import sys
-import tempfile
 
-from quixstreams import Application, State
+from quixstreams import State
 
 from benchmarks.peers.flights_work import Tables, enriched, validated
 from benchmarks.peers.meter import Meter
+from benchmarks.peers.quix import application
 
 broker, source, target, group, window_s = sys.argv[1:]
-logging.getLogger("quixstreams").setLevel(logging.ERROR)
-app = Application(
-    broker_address=broker,
-    consumer_group=group,
-    auto_offset_reset="earliest",
-    processing_guarantee="exactly-once",
-    state_dir=tempfile.mkdtemp(prefix="quix-"),
-    loglevel="ERROR",
-    auto_create_topics=True,
-    # As Headway's clients: lz4, and fetches that wait as long.
-    consumer_extra_config={"fetch.wait.max.ms": 100},
-    producer_extra_config={"compression.type": "lz4", "linger.ms": 20},
-)
+app = application(broker=broker, group=group)
 tables = Tables()
 meter = Meter(float(window_s))
 
